@@ -206,7 +206,7 @@ class Program:
 
     def leaves(self) -> Iterator[PlannedPhase]:
         """All phases, those of loops once."""
-        yield from _leaves(self.phases)
+        yield from leaves(self.phases)
 
     def calls(self) -> list[PlannedCall]:
         """All calls in an order in which one worker would run them, those of a loop once."""
@@ -252,10 +252,11 @@ class Program:
         return "\n".join(lines + _phase_lines(self.phases, "phase "))
 
 
-def _leaves(phases: Iterable[PlannedPhase | PlannedRepeat]) -> Iterator[PlannedPhase]:
+def leaves(phases: Iterable[PlannedPhase | PlannedRepeat]) -> Iterator[PlannedPhase]:
+    """All of these phases, those of loops once."""
     for phase in phases:
         if isinstance(phase, PlannedRepeat):
-            yield from _leaves(phase.body)
+            yield from leaves(phase.body)
         else:
             yield phase
 

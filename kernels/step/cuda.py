@@ -1,7 +1,9 @@
 """Sums over the batch, running totals, and the end of a step. Most are launches of one block.
 
 N numbers, one a row; U = 1 (a number that other kernels read); T = 2: a running sum and its count;
-L words of the control block. Sums are kept in float64.
+L words of the control block. Sums are kept in float64. W words that launches read, of which M
+differ from step to step of a loop; V = 3 numbers say which one it is, what it is in the first step,
+and what it grows by.
 """
 
 import math
@@ -196,3 +198,19 @@ def advance(control, batch):
         control[CURSOR] += batch
         if control[STOP_REQUEST] != 0:
             control[STOP] = REQUESTED
+
+
+@cuda_kernel(
+    launch=lambda s: (1, power_of_2(s["M"], WARP, MOST)), one_block=True, only_float32=True
+)
+def next_step(
+    moves: "in whole i[M,V]", by: "int", counter: "inout whole i[U]", words: "inout whole i[W]"
+):
+    """The words of the step of a loop that `counter` tells, which goes on to the one after `by`
+    steps (`runtime/cuda/again.py`)."""
+    step = counter[0]
+    for i in range(thread_number(), moves.shape[0], block_threads()):
+        words[moves[i, 0]] = moves[i, 1] + moves[i, 2] * step
+    cuda.syncthreads()
+    if thread_number() == 0:
+        counter[0] = step + by

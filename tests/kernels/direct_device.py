@@ -173,6 +173,9 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
 } | {
     "unscale_checked": dict(x=numbers(9, 5), inverse=numbers(1), y=numbers(9, 5),
                             guard=np.zeros(8, np.int64), limit=1e30),
+    "next_step": dict(
+        moves=np.array([[1, 7, -3], [4, 5, 2]]), by=2, counter=np.array([3]), words=ids(6)
+    ),
     "mean_backward_few": dict(dy=numbers(1), dx=numbers(9)),
     "gather_ids_few": dict(
         source=ids(9, 5), order=np.arange(9)[::-1].copy(), control=control(4), y=ids(3, 5)

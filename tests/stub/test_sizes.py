@@ -12,7 +12,8 @@ SCRIPT = """
 import os
 os.environ["FASTNN_POISON"] = "0"  # which fills memory by launches of its own
 from fastnn.engine import plans
-from fastnn.runtime.cuda import ahead
+from fastnn.runtime.cuda import ahead, bound
+bound.MOST_LAUNCHES = 10**9  # bodies of longer loops are launched again and again (test_again.py)
 from fastnn.runtime.cuda.gpu import Gpu
 from fastnn.runtime.cuda.made import made
 from fastnn.runtime.cuda.prepared import Prepared
@@ -59,12 +60,12 @@ def words(launch):
 
 for step in kept:  # the launches of sizes within a plan, and the same prepared anew
     for single in step._ready.values():
-        bound = single.bound
-        sent = [one for part in bound.parts for one, _ in part.each() if hasattr(one, "calls")]
+        own = single.bound
+        sent = [one for part in own.parts for one, _ in part.each() if hasattr(one, "calls")]
         sent = [one for one in sent if isinstance(one.launch, Prepared)]
-        anew = [made(one.calls, bound.place).prepare(bound.gpu, "float32") for one in sent]
+        anew = [made(one.calls, own.place).prepare(own.gpu, "float32") for one in sent]
         same = all(words(one.launch) == words(new) for one, new in zip(sent, anew))
-        print("words", bound.program.within is not None, len(sent), same)
+        print("words", own.program.within is not None, len(sent), same)
 looked = []
 there = ahead._is_there
 ahead._is_there = lambda variant: looked.append(variant) or there(variant)

@@ -20,7 +20,7 @@ from fastnn.kernels import external
 from fastnn.kernels.cuda import joined
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
 from fastnn.runtime.cpu.execute import available_cores
-from fastnn.runtime.cuda import compiler
+from fastnn.runtime.cuda import compiler, rows
 from fastnn.runtime.keys import Unkeyed
 
 #: kernel, float type, type of the data ("" where it reads none), compute capability
@@ -30,12 +30,15 @@ FEW = 3
 MOST_WORKERS = 16
 
 
-def compile_missing(wanted: Iterable[Variant]) -> int:
+def compile_missing(wanted: Iterable[Variant], from_rows: Iterable[Variant] = ()) -> int:
     """Compile what is not in the cache; returns how many were compiled. Says so if it takes long.
 
     Where that is not worth worker processes nothing is done: `compiler.code` compiles when asked.
+    Those of `from_rows` are compiled to read their arguments from rows, too (`rows.py`).
     """
-    absent = [v for v in dict.fromkeys(wanted) if not _is_there(v)]
+    both = [v for v in dict.fromkeys(from_rows) if not rows.is_there(*v)]
+    absent = [v for v in dict.fromkeys(wanted) if v not in both and not _is_there(v)]
+    absent += both
     count = min(available_cores(), len(absent) // 2, MOST_WORKERS)
     if len(absent) < FEW or count < 2 or not sys.executable:
         return 0
@@ -45,7 +48,8 @@ def compile_missing(wanted: Iterable[Variant]) -> int:
     try:
         with contextlib.suppress(OSError):
             for k in range(count):
-                workers.append(_start(absent[k::count]))  # noqa: PERF401  (all that could start)
+                own = [(v, v in both) for v in absent[k::count]]
+                workers.append(_start(own))
         for worker in workers:
             worker.wait()
     finally:
@@ -63,8 +67,8 @@ def _is_there(variant: Variant) -> bool:
         return True
 
 
-def _start(variants: list[Variant]) -> subprocess.Popen[str]:
-    """A worker that compiles these."""
+def _start(variants: list[tuple[Variant, bool]]) -> subprocess.Popen[str]:
+    """A worker that compiles these, some of them to read their arguments from rows, too."""
     paths = [str(Path(p).resolve()) for p in sys.path if p]
     worker = subprocess.Popen(
         [sys.executable, "-P", "-m", "fastnn.runtime.cuda.ahead", *external.MODULES],
@@ -76,9 +80,9 @@ def _start(variants: list[Variant]) -> subprocess.Popen[str]:
     )
     assert worker.stdin is not None
     with contextlib.suppress(OSError), worker.stdin as lines:
-        for kernel, dtype, data, cc in variants:
+        for (kernel, dtype, data, cc), row in variants:
             path = str(compiler.code_path(kernel, dtype, data, cc))
-            lines.write(json.dumps([kernel.name, dtype, data, cc, path]) + "\n")
+            lines.write(json.dumps([kernel.name, dtype, data, cc, path, row]) + "\n")
     return worker
 
 
@@ -108,11 +112,11 @@ def main(modules: list[str]) -> None:
 
     declare_all(modules)
     for line in sys.stdin:
-        name, dtype, data, cc, path = json.loads(line)
+        name, dtype, data, cc, path, row = json.loads(line)
         kernel = joined.find(name)
         if kernel and str(compiler.code_path(kernel, dtype, data, tuple(cc))) == path:
             with contextlib.suppress(Exception):  # the process that needs it says what is wrong
-                compiler.code(kernel, dtype, data, tuple(cc))
+                (rows if row else compiler).code(kernel, dtype, data, tuple(cc))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from fastnn.graph.fold import fold
 from fastnn.graph.sizes import at
 from fastnn.kernels import control_block, types
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of
-from fastnn.plan.branches import END, Touch, touches_of
+from fastnn.plan.branches import END, MOST_LAUNCHES, Touch, touches_of
 from fastnn.plan.formula import Formula, SizedProgram, filled
 from fastnn.plan.program import (
     Operand,
@@ -28,7 +28,7 @@ from fastnn.plan.program import (
     calls_of,
 )
 from fastnn.runtime import _cuda, poison
-from fastnn.runtime.cuda import ahead
+from fastnn.runtime.cuda import again
 from fastnn.runtime.cuda.made import Before, Made, made
 from fastnn.runtime.cuda.order import (
     Again,
@@ -38,7 +38,6 @@ from fastnn.runtime.cuda.order import (
     Sent,
     Steps,
     calls_host,
-    cut,
     ends_early,
     host_number,
     marked,
@@ -89,6 +88,16 @@ class CudaProgram:
         #: of programs that follow from formulas, in the memory of one within this one: one for each
         self.alike: dict[Formula, CudaProgram] = {}
         self.sized: weakref.WeakKeyDictionary[Formula, SizedLaunches] = weakref.WeakKeyDictionary()
+        # a graph that is replayed has no ranges
+        self.graphs = runtime.graphs and _cuda.ranges() is None
+        #: whether bodies of loops are launched again and again, and those of programs of all sizes
+        self.repeats: bool
+        self.bodies: again.Bodies
+        if larger is not None and self._has_segments_of(larger):
+            self.repeats, self.bodies = larger.repeats, larger.bodies
+        else:
+            self.repeats = self.graphs and program.launch_count > MOST_LAUNCHES
+            self.bodies = weakref.WeakValueDictionary()
         #: launches of single calls, by number
         self._single: dict[int, Launch] = {}
         self.saved: Any = None
@@ -111,8 +120,6 @@ class CudaProgram:
         self.spoils_copies = "params" in self.written and not self.copies
         if poison.enabled():
             self.parts[0].items[:0] = self._poison()
-        # a graph that is replayed has no ranges
-        self.graphs = runtime.graphs and _cuda.ranges() is None
 
     # ---------------------------------------------------------------- preparation
 
@@ -165,13 +172,17 @@ class CudaProgram:
             return Sent(launch, leaves, k, 1 + len(more))
 
         parts = [Part(self.program, [])]
-        for phase in phases:
+        for number, phase in enumerate(phases):
             one = launched(phase, ())
             if isinstance(one, Again):
                 running = filled(phase.running, values)
                 whole = replace(phase, length=one.length, body=(), running=running)
-                if ends_early(whole):
-                    parts += self._cut(whole, one.body)
+                if self.repeats or ends_early(whole):
+                    given = self.gpu, one.body, self.bodies, number
+                    parts += again.parts_of(
+                        self.program, whole, one.body, self.place,
+                        again.Loop(*given) if self.repeats else None,
+                    )  # fmt: skip
                     continue
             if not isinstance(one, int):
                 parts[-1].items.append(one)
@@ -192,25 +203,12 @@ class CudaProgram:
         sent, theirs = ((), {}) if larger is None else (larger.sent, larger.segments)
         before, dtype = Before(sent, theirs, self.segments), self.program.dtype
         found = [None if calls_host(calls) else before.made(calls, self.place) for calls in called]
-        ahead.compile_missing(
-            (one.kernel, dtype, one.data, self.gpu.cc)
-            for one in found
-            if one is not None
-            and one.launch is None
-            and not self.gpu.has(one.kernel, dtype, one.data)
-        )
+        repeated = set(again.in_loops(self.program)) if self.repeats else ()
+        named = [(one, k in repeated) for k, one in enumerate(found) if one is not None]
+        again.compile_missing(self.gpu, dtype, [each for each in named if each[0].launch is None])
         if larger is None:
             self.sent = [one for one in found if one is not None]
         return [None if one is None else one.prepare(self.gpu, dtype) for one in found]
-
-    def _cut(self, loop: PlannedRepeat, body: tuple[Sent | Again, ...]) -> Iterator[Part]:
-        """Parts of a long loop that ends where its sequences do, and one for what follows it."""
-        assert loop.running is not None
-        mask = self.place(loop.running)
-        for steps, first in cut(loop, body):
-            wanted = None if first is None else mask.at((first,))
-            yield Part(self.program, [steps], wanted=wanted)
-        yield Part(self.program, [])
 
     def _dtype(self, operand: Operand) -> str:
         kind = types.storage(operand.dtype, self.program.dtype)
@@ -292,8 +290,8 @@ class CudaProgram:
             if part.wanted is not None and not self._contents(part.wanted).any():
                 continue
             part.sent += 1
-            if self.graphs and part.sent == 2 and len(part):
-                part.replay = self.gpu.capture(part.launches(), part.branches())
+            if self.graphs and part.sent == part.since and len(part):
+                part.replay = part.captured(self.gpu)
             if part.replay is not None:
                 part.replay()
             else:
@@ -379,7 +377,7 @@ class CudaProgram:
     @property
     def nbytes(self) -> int:
         """About how much memory it holds alone, on the host."""
-        return self.program.nbytes + 1000 * sum(map(len, self.parts))
+        return self.program.nbytes + 1000 * sum(part.nodes for part in self.parts)
 
     def view(self, name: str) -> np.ndarray:
         return self.read(self.program.places[name])

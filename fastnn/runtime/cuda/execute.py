@@ -181,7 +181,7 @@ class CudaRuntime:
 
     def note(self, program: Program) -> str:
         launches = f"{program.launch_count} launches a step"
-        graphs = "as one CUDA graph" if self.graphs else "one by one"
+        graphs = "as CUDA graphs" if self.graphs else "one by one"
         return f"{self.device} ({self.gpu.name}), {launches}, {graphs}"
 
     def _note_away(self) -> None:

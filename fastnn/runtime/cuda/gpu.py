@@ -209,20 +209,25 @@ class Gpu(Device):
         """The handle of the stream on which this thread's launches go."""
         return int(getattr(self.captures, "stream", self.stream).handle)
 
-    def has(self, kernel: CudaKernel, dtype: str, data_dtype: str) -> bool:
-        """Whether a kernel's code has been loaded."""
-        return (kernel, dtype, data_dtype) in self._kernels
+    def has(self, kernel: CudaKernel, dtype: str, data_dtype: str, row: bool = False) -> bool:
+        """Whether a kernel's code has been loaded; with `row` as of `code`."""
+        variant = (kernel, dtype, data_dtype)
+        return ((*variant, "row") if row else variant) in self._kernels
 
     def code(
-        self, kernel: CudaKernel, dtype: str, data_dtype: str, shared: int, cluster: int
-    ) -> Any:
-        """A kernel that is loaded, with leave for so much shared memory and such clusters."""
-        from fastnn.runtime.cuda import compiler
+        self, kernel: CudaKernel, dtype: str, data_dtype: str, shared: int, cluster: int,
+        row: bool = False,
+    ) -> Any:  # fmt: skip
+        """A kernel that is loaded, with leave for so much shared memory and such clusters; with
+        `row` the one that reads its arguments from a row (`rows.py`)."""
+        from fastnn.runtime.cuda import compiler, rows
 
-        key = (kernel, dtype, data_dtype)
+        variant = (kernel, dtype, data_dtype)
+        key = (*variant, "row") if row else variant
         if key not in self._kernels:
             self.use()
-            cubin = compiler.code(kernel, dtype, data_dtype, self.cc).cubin
+            own = *variant, self.cc
+            cubin = rows.code(*own) if row else compiler.code(*own).cubin
             module = self.core.ObjectCode.from_cubin(cubin)
             entry = module.get_kernel(compiler.entry_name(kernel))
             static = self._check(

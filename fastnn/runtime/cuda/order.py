@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastnn.cached import cached
 from fastnn.kernels.cuda import joined
@@ -14,6 +14,10 @@ from fastnn.plan.branches import MOST_LAUNCHES, Place, Touch, branches, touches_
 from fastnn.plan.program import PlannedCall, PlannedRepeat, Program, calls_of, time_steps
 from fastnn.runtime.cuda.place import Launch
 from fastnn.runtime.cuda.place import Place as Where
+
+if TYPE_CHECKING:
+    from fastnn.runtime.cuda.gpu import Gpu
+    from fastnn.runtime.cuda.simulated import SimulatedGpu
 
 #: steps of the loops around something, the outermost first
 Steps = tuple[int, ...]
@@ -87,8 +91,11 @@ class Part:
         wanted: floats on the device; where all are 0 when it comes to these launches, they are
             left out. None: they are always made.
         sent: how often they have been sent.
+        since: with which time of these they are a graph.
         replay: what replays them as a graph.
     """
+
+    since = 2
 
     def __init__(
         self, program: Program, items: list[Item], host: int | None = None,
@@ -102,9 +109,14 @@ class Part:
         """How many launches, those of loops as often as they are made."""
         return _count(self.items)
 
+    @property
+    def nodes(self) -> int:
+        """How many launches its graphs have."""
+        return len(self)
+
     def each(self) -> Iterator[tuple[Sent | Other, Steps]]:
         """All launches in order, with the steps of the loops around them."""
-        return _each(self.items, ())
+        return each(self.items)
 
     def launches(self) -> Iterator[Callable[[], None]]:
         for one, steps in self.each():
@@ -115,6 +127,10 @@ class Part:
         if len(self) > MOST_LAUNCHES:
             return []
         return branches([one.touches(self.program, steps) for one, steps in self.each()])
+
+    def captured(self, gpu: Gpu | SimulatedGpu) -> Launch | None:
+        """What replays them as a graph; None where there are none."""
+        return gpu.capture(self.launches(), self.branches())
 
     def send(self) -> None:
         for one, steps in self.each():
@@ -145,11 +161,13 @@ def _count(items: Sequence[Item]) -> int:
     return sum(i.length * _count(i.body) if isinstance(i, Again) else 1 for i in items)
 
 
-def _each(items: Sequence[Item], steps: Steps) -> Iterator[tuple[Sent | Other, Steps]]:
+def each(items: Sequence[Item], steps: Steps = ()) -> Iterator[tuple[Sent | Other, Steps]]:
+    """All launches of items in order, with the steps of the loops around them, those of `steps`
+    first."""
     for item in items:
         if isinstance(item, Again):
             for t in range(item.begin, item.begin + item.length):
-                yield from _each(item.body, (*steps, t))
+                yield from each(item.body, (*steps, t))
         else:
             yield item, steps
 

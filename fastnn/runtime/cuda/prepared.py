@@ -32,18 +32,19 @@ class Prepared:
     """A launch: called with the steps of the loops around it, which the words that move follow.
 
     Attributes:
+        variant: the kernel, the program's float type and that of the data in it.
         how, config, code: its grid, threads and shared memory, also as `cuda.core` takes them, and
             the kernel.
         arguments: of the compiled function, in the first step.
     """
 
-    __slots__ = ("arguments", "code", "config", "gpu", "how", "name", "start", "words")
+    __slots__ = ("arguments", "code", "config", "gpu", "how", "start", "variant", "words")
 
     def __init__(
-        self, gpu: Gpu, name: str, how: Any, config: Any, code: Any, arguments: list[Any],
-        words: Sequence[tuple[int, int, Sequence[int]]],
+        self, gpu: Gpu, variant: tuple[CudaKernel, str, str], how: Any, config: Any, code: Any,
+        arguments: list[Any], words: Sequence[tuple[int, int, Sequence[int]]],
     ):  # fmt: skip
-        self.gpu, self.name, self.how, self.config, self.code = gpu, name, how, config, code
+        self.gpu, self.variant, self.how, self.config, self.code = gpu, variant, how, config, code
         self.arguments, self.start = arguments, gpu.core.launch
         #: the number of each argument that moves, what it is in the first step, and its strides
         self.words = words
@@ -60,7 +61,13 @@ class Prepared:
             stream = getattr(gpu.captures, "stream", gpu.stream)
             self.start(stream, self.config, self.code, *given)
         except Exception as error:
-            raise gpu.failure(error, f" to launch {self.name!r}, {self.how}") from error
+            raise gpu.failure(error, f" to launch {self.variant[0].name!r}, {self.how}") from error
+
+    def from_row(self, address: int) -> Launch:
+        """The launch with the arguments that lie there at its time (see `rows.py`)."""
+        how, gpu = self.how, self.gpu
+        code = gpu.code(*self.variant, how.shared, how.cluster, row=True)
+        return Prepared(gpu, self.variant, how, self.config, code, [np.int64(address)], ())
 
 
 def prepare(
@@ -75,8 +82,7 @@ def prepare(
         return nothing
     known = like if isinstance(like, Prepared) else None
     if known is None:
-        values = {name: _value(kernel, name, value) for name, value in operands.items()}
-        arguments = compiler.arguments(kernel, dtype, values)
+        arguments = arguments_of(kernel, dtype, operands)
     else:
         arguments = list(known.arguments)
         for name in changed:
@@ -92,12 +98,28 @@ def prepare(
     else:
         code = gpu.code(kernel, dtype, data_dtype, how.shared, how.cluster)
         config = gpu.config(how, kernel.cooperative)
-    moving = [
+    moving = words_of(kernel, operands, arguments)
+    return Prepared(gpu, (kernel, dtype, data_dtype), how, config, code, arguments, moving)
+
+
+def arguments_of(kernel: CudaKernel, dtype: str, operands: Operands) -> list[Any]:
+    """The compiled function's arguments for these operands, in the first step of loops."""
+    from fastnn.runtime.cuda import compiler
+
+    values = {name: _value(kernel, name, value) for name, value in operands.items()}
+    return compiler.arguments(kernel, dtype, values)
+
+
+def words_of(
+    kernel: CudaKernel, operands: Operands, arguments: Sequence[Any]
+) -> list[tuple[int, int, tuple[int, ...]]]:
+    """Which arguments move in loops: the number of each, what it is in the first step, and its
+    strides."""
+    return [
         (number, int(arguments[number]), value.strides)
         for name, value in moving_of(operands).items()
         for number in [numbers_of(kernel)[name]]
     ]
-    return Prepared(gpu, kernel.name, how, config, code, arguments, moving)
 
 
 def _value(kernel: CudaKernel, name: str, value: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.cached import cached
 from fastnn.kernels import types
 from fastnn.kernels.declare import Array, CudaKernel
 from fastnn.plan.branches import Place as Branch
@@ -25,6 +26,7 @@ from fastnn.runtime.cuda.place import (
     nothing,
     sizes_of,
 )
+from fastnn.runtime.cuda.prepared import arguments_of, words_of
 
 
 class SimulatedGpu(Device):
@@ -78,35 +80,14 @@ class SimulatedGpu(Device):
         self, kernel: CudaKernel, dtype: str, data_dtype: str, operands: Operands,
         like: Launch | None = None, changed: Collection[str] = (),
     ) -> Launch:  # fmt: skip
-        from fastnn.runtime.cuda import compiler, simulator
+        from fastnn.runtime.cuda import compiler
 
         how = compiler.launch_of(kernel, sizes_of(kernel, operands), dtype)
         if how.empty:
             return nothing
-        number: dict[str, Any] = {"real": np.dtype(dtype).type, "double": np.float64, "int": int}
+        return Simulated((kernel, dtype, data_dtype), how, operands)
 
-        def argument(name: str, value: Any) -> Any:
-            parameter = kernel.params[name]
-            if not isinstance(parameter, Array):
-                return number[parameter.kind](value)
-            if isinstance(value, Place):
-                return array_of(value)
-            kind = types.storage(parameter.dtype, dtype, data_dtype)
-            return np.empty((0,) * len(parameter.dims), kind)
-
-        moving = moving_of(operands)
-        arguments = {n: None if n in moving else argument(n, operands[n]) for n in kernel.params}
-
-        def launch(*steps: int) -> None:
-            own = {name: argument(name, value.at(steps)) for name, value in moving.items()}
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", RuntimeWarning)  # overflow and the like are results
-                given = list({**arguments, **own}.values())
-                simulator.run(kernel.function, how, given, kernel.cooperative)
-
-        return launch
-
-    def has(self, kernel: CudaKernel, dtype: str, data_dtype: str) -> bool:
+    def has(self, kernel: CudaKernel, dtype: str, data_dtype: str, row: bool = False) -> bool:
         """Yes: kernels are plain Python."""
         return True
 
@@ -121,6 +102,79 @@ class SimulatedGpu(Device):
 
     def mark(self) -> Launch:
         return lambda: None
+
+
+class Simulated:
+    """A launch in the simulator; as `Prepared`."""
+
+    def __init__(self, variant: tuple[CudaKernel, str, str], how: Any, operands: Operands):
+        self.variant, self.how, self.operands = variant, how, operands
+        self.moving = moving_of(operands)
+        self.fixed = {
+            name: None if name in self.moving else self._argument(name, operands[name])
+            for name in variant[0].params
+        }
+
+    def __call__(self, *steps: int) -> None:
+        own = {name: self._argument(name, value.at(steps)) for name, value in self.moving.items()}
+        self._run({**self.fixed, **own})
+
+    def _run(self, given: dict[str, Any]) -> None:
+        from fastnn.runtime.cuda import simulator
+
+        kernel = self.variant[0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # overflow and the like are results
+            simulator.run(kernel.function, self.how, list(given.values()), kernel.cooperative)
+
+    def _argument(self, name: str, value: Any) -> Any:
+        kernel, dtype, data_dtype = self.variant
+        parameter = kernel.params[name]
+        if not isinstance(parameter, Array):
+            number: dict[str, Any] = {
+                "real": np.dtype(dtype).type, "double": np.float64, "int": int,
+            }  # fmt: skip
+            return number[parameter.kind](value)
+        if isinstance(value, Place):
+            return array_of(value)
+        kind = types.storage(parameter.dtype, dtype, data_dtype)
+        return np.empty((0,) * len(parameter.dims), kind)
+
+    # ---------------------------------------------------------------- with arguments in memory
+
+    @cached
+    def arguments(self) -> list[Any]:
+        """As of `Prepared`."""
+        kernel, dtype, _ = self.variant
+        return arguments_of(kernel, dtype, self.operands)
+
+    @property
+    def words(self) -> list[tuple[int, int, tuple[int, ...]]]:
+        """As of `Prepared`."""
+        return words_of(self.variant[0], self.operands, self.arguments)
+
+    def from_row(self, address: int) -> Launch:
+        """As of `Prepared`."""
+        kernel, dtype, data_dtype = self.variant
+        size = len(self.arguments)
+
+        def launch() -> None:
+            row = array_of(Place(Piece(address, 8 * size, None), 0, (size,), "int64"))
+            numbers, given = iter(range(size)), {}
+            for name, parameter in kernel.params.items():
+                word = row[(k := next(numbers)) : k + 1]
+                if not isinstance(parameter, Array):
+                    kind = types.scalar(parameter.kind, dtype)
+                    given[name] = self._argument(name, word.view(kind)[0])
+                    continue
+                dims = tuple(int(row[next(numbers)]) for _ in parameter.dims)
+                piece = Piece(int(word[0]), 0, None)
+                data = types.storage(parameter.dtype, dtype, data_dtype)
+                absent = not word[0]
+                given[name] = self._argument(name, None if absent else Place(piece, 0, dims, data))
+            self._run(given)
+
+        return launch
 
 
 def array_of(place: Place) -> np.ndarray:

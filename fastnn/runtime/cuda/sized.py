@@ -106,7 +106,7 @@ class _Differing(NamedTuple):
         for number, strides in self.moving.items():
             if any(by := tuple(words[k] for k in strides)):
                 moving.append((number, int(arguments[number]), by))
-        return Prepared(gpu, like.name, how, config, code, arguments, moving)
+        return Prepared(gpu, like.variant, how, config, code, arguments, moving)
 
 
 class SizedLaunches:
