@@ -13,7 +13,7 @@ import pytest
 import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
 from fastnn.kernels import topics
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
-from fastnn.runtime import _cuda
+from fastnn.runtime import _cuda, cache
 from fastnn.runtime.cuda import compiler
 
 pytestmark = [
@@ -133,6 +133,17 @@ def reports(topic: str, all_reports: list) -> list:
     return [r for r in all_reports if topic_of(CUDA_KERNELS[r.kernel]) == topic]
 
 
+def kept_ptx(kernel: CudaKernel, dtype: str, cc: tuple[int, int]) -> str:
+    """PTX of a kernel, kept in the cache beside its machine code and under the same key."""
+    path = compiler.code_path(kernel, dtype, "", cc).with_suffix(".ptx")
+    found = cache.read(path)
+    if found is None:
+        found = compiler.compile_ptx(kernel, dtype, cc=cc).encode()
+        if compiler.code_path(kernel, dtype, "", cc).with_suffix(".ptx") == path:
+            cache.write(path, found)
+    return found.decode()
+
+
 def fits(name: str, patterns) -> bool:
     return any(fnmatch.fnmatchcase(name, p) for p in patterns)
 
@@ -210,7 +221,7 @@ def test_spills_are_seen() -> None:
     kernel = CUDA_KERNELS["linear_forward_middle"]
     starved = dataclasses.replace(kernel, bounds=(1024, 2))
     cc = (9, 0)
-    ptx = compiler.compile_ptx(starved, "float64", cc=cc)
+    ptx = kept_ptx(starved, "float64", cc)
     made = report.read(kernel.name, "float64", cc, compiler.assemble(ptx, cc))
     assert made.spills > 0
     assert made.float64 > 0  # and what the PTX says is
@@ -266,11 +277,11 @@ def test_code_for_the_cpu_does_not_change_that_for_cuda() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_numbers_travel_with_their_turn_and_need_no_fence(dtype: str, way: str, cell: str) -> None:
     """The simulator has one memory; what orders a device's is seen in the code alone."""
-    from fastnn.runtime.cuda import compiler, report
+    from fastnn.runtime.cuda import report
 
     report.declare_all()
     kernel = CUDA_KERNELS[f"{cell}_persistent_{way}"]
-    ptx = compiler.compile_ptx(kernel, dtype, cc=(8, 0))
+    ptx = kept_ptx(kernel, dtype, (8, 0))
     assert not re.findall(r"membar|fence|\.acquire|\.release|\batom\.|\bred\.", ptx)
     # a number is one access, of as many whole words as it takes
     stores = set(re.findall(r"\S*st\.relaxed\S*", ptx))
@@ -287,11 +298,11 @@ def test_numbers_travel_with_their_turn_and_need_no_fence(dtype: str, way: str, 
 @pytest.mark.parametrize("name", ["rnn_cluster_forward", "gru_cluster_backward_early"])
 def test_blocks_of_a_cluster_write_into_each_others_memory_without_fences(name: str) -> None:
     """They meet before the first word is written and when all have been read, never in between."""
-    from fastnn.runtime.cuda import compiler, report
+    from fastnn.runtime.cuda import report
 
     report.declare_all()
     kernel = CUDA_KERNELS[name]
-    ptx = compiler.compile_ptx(kernel, "float32", cc=(9, 0))
+    ptx = kept_ptx(kernel, "float32", (9, 0))
     assert not kernel.cooperative
     assert not kernel.runs_on((8, 9))
     assert kernel.runs_on((9, 0))
@@ -332,10 +343,10 @@ def inside_a_loop(ptx: str, instruction: str) -> int:
 def test_products_use_tensor_cores_in_their_loop(
     name: str, mma: str, count: int, others: tuple[str, ...]
 ) -> None:
-    from fastnn.runtime.cuda import compiler, report
+    from fastnn.runtime.cuda import report
 
     report.declare_all()
-    ptx = compiler.compile_ptx(CUDA_KERNELS[name], "float32", cc=(8, 0))
+    ptx = kept_ptx(CUDA_KERNELS[name], "float32", (8, 0))
     assert ptx.count("mma.sync.aligned") == inside_a_loop(ptx, mma) == count
     for other in (*others, "cp.async.cg" if "tf32" not in name else "cp.async.ca"):
         assert inside_a_loop(ptx, other)
@@ -343,11 +354,11 @@ def test_products_use_tensor_cores_in_their_loop(
 
 def test_the_last_block_of_a_tile_sees_all_parts() -> None:
     """A fence after the parts are written and before the block counts, and one before it reads."""
-    from fastnn.runtime.cuda import compiler, report
+    from fastnn.runtime.cuda import report
 
     report.declare_all()
     kernel = CUDA_KERNELS["linear_backward_weight_bias_parts"]
-    ptx = compiler.compile_ptx(kernel, "float32", cc=(9, 0))
+    ptx = kept_ptx(kernel, "float32", (9, 0))
     order = re.findall(r"membar\.gl|fence\.\S*gpu|atom\.\S*add|bar\.sync", ptx)
     place = next(n for n, text in enumerate(order) if text.startswith("atom"))
     kinds = ["bar" if text == "bar.sync" else "fence" for text in order]

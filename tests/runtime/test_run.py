@@ -271,7 +271,7 @@ def test_teams_belong_to_threads() -> None:
     counts = np.zeros(4, np.int64)
     run = Run(ring(4, 2), 3, state=np.zeros(8), counts=counts)
     run.team, seen = mine, []
-    run.start(20_000, poll=lambda: seen.append((mine.busy, own_team(3) is mine)), every=1e-5)
+    run.start(1_000, poll=lambda: seen.append((mine.busy, own_team(3) is mine)), every=1e-5)
     assert (True, False) in seen  # in the middle of a run there is another one
     assert own_team(3) is mine
 

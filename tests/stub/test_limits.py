@@ -44,7 +44,9 @@ def test_a_block_with_99_kib_of_shared_memory(dtype: str):
         TAGGER
         + f"""
 fit({MLP}, *data(64, 20), 32, dtype="{dtype}")
-wide = nn.Sequential(nn.Linear(1024, 6000), nn.Softmax(), nn.Linear(6000, 9000))
+wide = nn.Sequential(
+    nn.Linear(1024, 6000), nn.Softmax(), nn.Linear(6000, 256), nn.Linear(256, 9000)
+)
 fit(wide, *data(300, 1024), 300, dtype="{dtype}")
 x, y = data(8, 2, 8, steps=(2,))
 for hidden in (256, 768):
