@@ -78,17 +78,25 @@ class Contents(Tree):
         stores = {id(p.store): p.store for p in self.named_arrays().values()}
         return next(iter(stores.values())) if len(stores) == 1 else None
 
-    def state_dict(self) -> dict[str, np.ndarray]:
+    def state_dict(self, pytorch: bool = False) -> dict[str, np.ndarray]:
         """Copies of all parameters and buffers by name; a shared one once, under its first name.
+
+        Args:
+            pytorch: whether those of `WeightNorm` and `SpectralNorm` have the names and shapes that
+                PyTorch's `parametrizations` give them. (All others have PyTorch's anyway, and
+                `load_state_dict` takes either.)
 
         Raises:
             BusyError: another thread is training the model (it waits for the end of a single step).
         """
         turn = access_to(self.store()).read(Access("state_dict", sys._getframe()))
         try:
-            return {name: np.array(p) for name, p in self.named_arrays().items()}
+            found = {name: np.array(p) for name, p in self.named_arrays().items()}
         finally:
             turn.end()
+        other = self._in_pytorch() if pytorch else {}
+        places = {n: other.get(n, (n, a.shape)) for n, a in found.items()}
+        return {places[n][0]: a.reshape(places[n][1]) for n, a in found.items()}
 
     def load_state_dict(
         self, arrays: Mapping[str, Any], strict: bool = True, prefix: str = ""
@@ -119,12 +127,17 @@ class Contents(Tree):
         Loaded(missing_keys=['bias'], unexpected_keys=[])
         """
         mine = self.named_arrays()
-        given = structure.fitting_names(self._other_names(), arrays, prefix)
+        pytorch = self._in_pytorch()
+        others = self._other_names() | {theirs: n for n, (theirs, _) in pytorch.items()}
+        given = structure.fitting_names(others, arrays, prefix)
         missing = [n for n in mine if n not in given]
         unexpected = [n for n in given if n not in mine]
         problems = [f"missing {n!r}" for n in missing] if strict else []
         problems += [f"unexpected {n!r}" for n in unexpected] if strict else []
         found = {n: numbers(given[n], repr(n)) for n in mine if n in given}
+        for n, (_, shape) in pytorch.items():
+            if n in found and found[n].shape == shape:
+                found[n] = found[n].reshape(mine[n].shape)
         carried = [n for n in self._carried() if n in found and _other_rows(found[n], mine[n])]
         if not strict:
             found |= {n: np.zeros(mine[n].shape) for n in carried}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from fastnn import ops
 from fastnn.errors import OptionError, check_numbers, check_whole
 from fastnn.graph.value import Value
 from fastnn.nn.constant import standing_for
+from fastnn.nn.convolution import ConvTranspose1d, ConvTranspose2d
 from fastnn.nn.init import Following
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
@@ -47,6 +49,19 @@ class _Reparametrized(Module):
     def _weights(self, weight: Value) -> Value:
         """What stands for the parameter, in its shape in memory."""
         raise NotImplementedError
+
+    def _parts(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Of the parameters that PyTorch's `parametrizations` have in the place of the layer's: own
+        name, name and shape there."""
+        raise NotImplementedError
+
+    def _named_in_pytorch(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Parameters and buffers by name, with name and shape in PyTorch's `parametrizations`."""
+        found = {f"layer.{n}": (n, p.shape) for n, p in self.layer.named_arrays().items()}
+        return found | {
+            own: (f"parametrizations.{self.name}.{name}", shape)
+            for own, (name, shape) in self._parts().items()
+        }
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         parameter = self.parameter
@@ -92,6 +107,11 @@ class WeightNorm(_Reparametrized):
             (parameter.shape[0],), Following(parameter, f"layer.{name}", _lengths)
         )
 
+    def _parts(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        shape = self.parameter.shape
+        lengths = (shape[0], *[1] * (len(shape) - 1))
+        return {"gain": ("original0", lengths), f"layer.{self.name}": ("original1", shape)}
+
     def _weights(self, weight: Value) -> Value:
         columns = self.parameter.transposed  # units are the last axis in memory, not the first
         units = self.parameter.shape[0]
@@ -119,8 +139,9 @@ class SpectralNorm(_Reparametrized):
 
     Attributes:
         u, v: buffers, the singular vectors as far as they are known; u has one number for each
-            index of the parameter's first axis. In the beginning they are those of the weights
-            that are drawn.
+            unit, that is for each index of the parameter's first axis, of a transposed
+            convolution's second, as in PyTorch. In the beginning they are those of the weights that
+            are drawn.
 
     Shapes: those of the layer.
 
@@ -144,18 +165,28 @@ class SpectralNorm(_Reparametrized):
             raise OptionError(f"SpectralNorm: expected eps > 0, got {eps}")
         parameter = self._choose(layer, name)
         self.iterations, self.eps = int(iterations), float(eps)
-        units, path = parameter.shape[0], f"layer.{name}"
-        inputs = int(np.prod(parameter.shape[1:]))
-        self.u = Parameter((units,), Following(parameter, path, _left), trainable=False)
-        self.v = Parameter((inputs,), Following(parameter, path, _right), trainable=False)
+        self.axis = int(isinstance(layer, (ConvTranspose1d, ConvTranspose2d)))
+        units, path = parameter.shape[self.axis], f"layer.{name}"
+        left, right = (partial(f, axis=self.axis) for f in (_left, _right))
+        self.u = Parameter((units,), Following(parameter, path, left), trainable=False)
+        inputs = parameter.size // units
+        self.v = Parameter((inputs,), Following(parameter, path, right), trainable=False)
+
+    def _parts(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        return {
+            f"layer.{self.name}": ("original", self.parameter.shape),
+            "u": ("0._u", self.u.shape), "v": ("0._v", self.v.shape),
+        }  # fmt: skip
 
     def _unit(self, vector: Value) -> Value:
         size = ops.sqrt(ops.sum(ops.square(vector)))
         return ops.divide(vector, ops.maximum(size, self.eps))
 
     def _weights(self, weight: Value) -> Value:
-        graph, units = weight.graph, self.parameter.shape[0]
-        rows = ops.reshape(as_shown(graph, self.parameter), (units, -1))
+        graph, rows = weight.graph, as_shown(weight.graph, self.parameter)
+        if self.axis:
+            rows = ops.transpose(rows, (1, 0, *range(2, rows.ndim)))
+        rows = ops.reshape(rows, (self.u.size, -1))
         u = ops.reshape(as_value(graph, self.u), (1, -1))
         v = ops.reshape(as_value(graph, self.v), (1, -1))
         if graph.training:
@@ -173,9 +204,11 @@ def _lengths(weight: np.ndarray) -> np.ndarray:
     return np.linalg.norm(weight.reshape(len(weight), -1).astype(np.float64), axis=1)
 
 
-def _singular(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The singular vectors of the largest value, by 50 steps of power iteration."""
-    matrix = weight.reshape(len(weight), -1).astype(np.float64)
+def _singular(weight: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """The singular vectors of the largest value, by 50 steps of power iteration; `axis` is that of
+    the units."""
+    matrix = np.moveaxis(weight, axis, 0)
+    matrix = matrix.reshape(len(matrix), -1).astype(np.float64)
     v = np.random.default_rng(0).normal(size=matrix.shape[1])
     for _ in range(50):
         u = matrix @ v
@@ -185,12 +218,12 @@ def _singular(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return u, v
 
 
-def _left(weight: np.ndarray) -> np.ndarray:
-    return _singular(weight)[0]
+def _left(weight: np.ndarray, axis: int) -> np.ndarray:
+    return _singular(weight, axis)[0]
 
 
-def _right(weight: np.ndarray) -> np.ndarray:
-    return _singular(weight)[1]
+def _right(weight: np.ndarray, axis: int) -> np.ndarray:
+    return _singular(weight, axis)[1]
 
 
 publish(globals(), type)

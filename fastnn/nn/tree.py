@@ -81,6 +81,15 @@ class Tree(structure.Part):
                 found[full] = value
         return found
 
+    def _in_pytorch(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Of parameters that PyTorch calls otherwise: name and shape there."""
+        found: dict[str, tuple[str, tuple[int, ...]]] = {}
+        for prefix, part in self.named_modules():
+            if (named := getattr(part, "_named_in_pytorch", None)) is not None:
+                at = f"{prefix}." if prefix else ""
+                found |= {at + own: (at + name, shape) for own, (name, shape) in named().items()}
+        return found
+
     def _other_names(self) -> dict[str, str]:
         """Further names of shared parameters, each with the name that counts."""
         first = {id(p): name for name, p in self.named_arrays().items()}

@@ -397,4 +397,4 @@ def test_weights_are_initialised_as_pytorchs() -> None:
     values = np.array(layer.weight)
     assert abs(values).max() <= bound
     assert values.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)
-    assert abs(np.array(layer.bias)).max() <= bound
+    assert bound / 2 < abs(np.array(layer.bias)).max() <= bound
