@@ -55,6 +55,8 @@ class Predictor:
         self._joins: dict[tuple[Spec, ...], tuple[str, ...]] = {}
         #: whether one call changes what the next one gives
         self._stateful = fixed_batch(model) is not None
+        #: what `_again` has found last, and for which key
+        self._latest: tuple[Any, Ready | None] = (None, None)
         self._readers = access_to(self.store)
         self._turn = Access("predict", sys._getframe())
         self._turn.end()
@@ -70,27 +72,14 @@ class Predictor:
         return self.call(inputs, batch_size, on_device, precision)
 
     def call(
-        self, inputs: tuple[Any, ...], batch_size: int, on_device: bool, precision: str
-    ) -> Any:
-        """The same by place, which takes Python less time."""
+        self, inputs: tuple[Any, ...], batch_size: int, on_device: bool, precision: str,
+        in_turn: bool = False,
+    ) -> Any:  # fmt: skip
+        """The same by place, which takes Python less time; `in_turn`: within `_one_by_one`."""
         if precision.__class__ is not str or precision != "highest":
             precision = check_precision(precision, self.store.dtype)
-        if not self._stateful:
-            return self._in_turn(inputs, batch_size, on_device, precision)
-        turn = self._readers.read(Access("predict", sys._getframe()))
-        try:
-            place = access_to(self).train(Access("predict", sys._getframe()), wait=True)
-            try:
-                return self._in_turn(inputs, batch_size, on_device, precision)
-            finally:
-                place.end()
-        finally:
-            turn.end()
-
-    def _in_turn(
-        self, inputs: tuple[Any, ...], batch_size: int, on_device: bool, precision: str
-    ) -> Any:
-        """The outputs, by one of those that no thread is using."""
+        if self._stateful and not in_turn:
+            return self._one_by_one(inputs, batch_size, on_device, precision)
         try:
             worker = self._idle.pop()
         except IndexError:  # other threads are predicting
@@ -106,6 +95,20 @@ class Predictor:
         finally:
             turn.end()
             self._idle.append(worker)
+
+    def _one_by_one(
+        self, inputs: tuple[Any, ...], batch_size: int, on_device: bool, precision: str
+    ) -> Any:
+        """The outputs of a model with states, whose calls wait for each other."""
+        turn = self._readers.read(Access("predict", sys._getframe()))
+        try:
+            place = access_to(self).train(Access("predict", sys._getframe()), wait=True)
+            try:
+                return self.call(inputs, batch_size, on_device, precision, True)
+            finally:
+                place.end()
+        finally:
+            turn.end()
 
     def _another(self) -> Predictor:
         """Another one with memory of its own, for another thread."""
@@ -237,7 +240,11 @@ class Predictor:
             key: Any = (self.precision, inputs[0].shape, inputs[0].dtype)
         else:
             key = self._same(inputs)
-        found: Ready | None = self._bound.get(key)
+        if key == self._latest[0]:
+            found: Ready | None = self._latest[1]
+        else:
+            found = self._bound.get(key)
+            self._latest = key, found
         return found if found is not None and found.samples <= batch_size else None
 
     def _same(self, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -254,6 +261,7 @@ class Predictor:
         key = self._same(inputs)
         if key is not None:
             self._bound[key] = ready
+            self._latest = key, ready
 
     def _in_pieces(self, x: Arrays, batch: int) -> Any:
         """Outputs on a GPU: of a part at a time, where its memory does not hold the whole."""

@@ -134,17 +134,9 @@ class Module(Contents):
 
     def predictor(self) -> Predictor:
         """What runs the forward pass; kept between calls until something changes."""
-        own = self.__dict__
-        watch: structure.Watch | None = own.get("_watch")
-        found: Predictor | None = own.get("_predictor")
-        if found is None:
+        if "_predictor" not in self.__dict__:
             with building:  # the first calls of several threads
                 return self._own_predictor()
-        if (
-            watch is not None and watch.seen == structure.changes.count and not watch.containers
-            and not found.store.stale and found.device == found.store.device
-        ):  # fmt: skip
-            return found  # nothing has changed: the usual case, in little time
         return self._own_predictor()
 
     def _own_predictor(self) -> Predictor:
@@ -194,7 +186,14 @@ class Module(Contents):
         """
         if named:
             inputs = tuple(by_name(self, inputs, named))
-        return self.predictor().call(inputs, batch_size, on_device, precision)
+        own = self.__dict__
+        found, watch = own.get("_predictor"), own.get("_watch")
+        if (  # or something may have changed
+            found is None or watch is None or watch.seen != structure.changes.count
+            or watch.containers or found.store.stale or found.device != found.store.device
+        ):  # fmt: skip
+            found = self.predictor()
+        return found.call(inputs, batch_size, on_device, precision)
 
     def save(self, path: str | Path) -> None:
         """Write all parameters and buffers to a safetensors file."""
