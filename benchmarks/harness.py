@@ -83,10 +83,17 @@ def environment() -> dict[str, Any]:
 def write(
     name: str, command: str, rows: list[dict[str, Any]], folder: Path = RESULTS, **more: Any
 ) -> Path:
-    """Keep results as JSON, whole or not at all, with a copy in the folder OUT, if that is set."""
+    """Keep results as JSON, whole or not at all, with a copy in the folder OUT, if that is set.
+
+    Those of another kind of CPU stay: this one's get its name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    content = {"command": command, "environment": environment(), **more, "rows": rows}
+    where = environment()
+    content = {"command": command, "environment": where, **more, "rows": rows}
+    cpu = where["cpu"]
+    if path.exists() and json.loads(path.read_text())["environment"].get("cpu") != cpu:
+        path = folder / f"{name}-{cpu}.json"
     new = path.with_suffix(".new")
     new.write_text(json.dumps(content, indent=1) + "\n")
     new.replace(path)

@@ -6,6 +6,7 @@ python -m benchmarks.readme
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,17 +20,25 @@ LIBRARIES = {
 }
 
 
+def wrapped(text: str) -> str:
+    """A paragraph in lines."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
 def table(path: Path) -> str:
     """One run's table, with where and how it was measured."""
     found = json.loads(path.read_text(encoding="utf-8"))
     where, rows = found["environment"], found["rows"]
     threads = sorted({row["threads"] for row in rows})
-    lines = [
+    head = (
         f"Microseconds a training step, median, {'/'.join(map(str, threads))} thread"
         f"{'s' if threads != [1] else ''}, float32; {where['cpu']} ({where['simd']}), Python "
         f"{where['python']}, PyTorch {where['torch']}, JAX {where['jax']}, scikit-learn "
         f"{where['scikit-learn']}; {where['date']}, `{found['command']}`"
-        f"{', on a busy machine' if where['load'] > where['cores'] else ''}:",
+        f"{', on a busy machine' if where['load'] > where['cores'] else ''}:"
+    )
+    lines = [
+        wrapped(head),
         "",
         "| net | batch | optimiser | " + " | ".join(LIBRARIES.values()) + " |",
         "|---|--:|---|" + "--:|" * len(LIBRARIES),
@@ -48,11 +57,15 @@ def table(path: Path) -> str:
 def recurrent(path: Path) -> str:
     """The same for recurrent nets."""
     found = json.loads(path.read_text(encoding="utf-8"))
-    threads = sorted({row["threads"] for row in found["rows"]})
-    lines = [
+    where, threads = found["environment"], sorted({row["threads"] for row in found["rows"]})
+    head = (
         f"Milliseconds a training step of recurrent nets with Adam, median, "
-        f"{'/'.join(map(str, threads))} thread{'s' if threads != [1] else ''}, same machine and "
-        f"versions, {found['environment']['date']}, `{found['command']}`:",
+        f"{'/'.join(map(str, threads))} thread{'s' if threads != [1] else ''}; {where['cpu']} "
+        f"({where['simd']}), {where['date']}, `{found['command']}`"
+        f"{', on a busy machine' if where['load'] > where['cores'] else ''}:"
+    )
+    lines = [
+        wrapped(head),
         "",
         "| net | steps, batch, inputs, units | loss at | lengths | fastnn | PyTorch | JAX |",
         "|---|---|---|---|--:|--:|--:|",

@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,40 +40,46 @@ def run(module: str, threads: int, turns: int) -> None:
     subprocess.run(command, check=True, cwd=ROOT, env=environment, preexec_fn=tie)
 
 
-def load(name: str) -> dict[str, Any] | None:
-    path = harness.RESULTS / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+def load(name: str) -> list[dict[str, Any]]:
+    """The results of this name, one for each kind of CPU."""
+    paths = [harness.RESULTS / f"{name}.json", *sorted(harness.RESULTS.glob(f"{name}-*.json"))]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
 def summary() -> str:
-    """All tables as one Markdown page."""
+    """All tables as one Markdown page, each with its machine and date: runs may differ."""
     parts = ["# Measured", ""]
+    tables: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+        "mlp": ("Training step", mlp_table),
+        "kernels": ("Single kernels", kernel_table),
+        "matmul": ("Matrix products", matmul_table),
+        "recurrent": ("Recurrent nets", recurrent_table),
+        "convolution": (
+            "Convolutional and generative nets",
+            lambda found: convolution.table(found["rows"], found["peak"]),
+        ),
+    }
     for threads in (1, 2):
-        found = load(f"mlp-{threads}")
-        if found:
-            parts += [f"## Training step, {threads} thread(s)", "", mlp_table(found), ""]
-        found = load(f"kernels-{threads}")
-        if found:
-            parts += [f"## Single kernels, {threads} thread(s)", "", kernel_table(found), ""]
-        found = load(f"matmul-{threads}")
-        if found:
-            parts += [f"## Matrix products, {threads} thread(s)", "", matmul_table(found), ""]
-        found = load(f"recurrent-{threads}")
-        if found:
-            parts += [f"## Recurrent nets, {threads} thread(s)", "", recurrent_table(found), ""]
-        found = load(f"convolution-{threads}")
-        if found:
-            parts += [f"## Convolutional and generative nets, {threads} thread(s)", ""]
-            parts += [convolution.table(found["rows"], found["peak"]), ""]
-    found = load("costs")
-    if found:
+        for name, (title, table) in tables.items():
+            for found in load(f"{name}-{threads}"):
+                parts += [f"## {title}, {threads} thread(s)", "", table(found), ""]
+                parts += [machine(found), ""]
+    for found in load("costs"):
         rows = [{"what": r["what"], "seconds": f"{r['seconds']:.2f}"} for r in found["rows"]]
-        parts += ["## Costs", "", harness.table(rows, ["what", "seconds"]), ""]
-    first = load("mlp-1") or found
-    if first:
-        machine = ", ".join(f"{k} {v}" for k, v in first["environment"].items() if v is not None)
-        parts += [f"Machine and versions: {machine}.", ""]
+        parts += ["## Costs", "", harness.table(rows, ["what", "seconds"]), "", machine(found), ""]
     return "\n".join(parts)
+
+
+def machine(found: dict[str, Any]) -> str:
+    """What a table was measured with, in words: limits measured in the same run, if any, first."""
+    limits = {"fma_peak_gflops": "GFLOP/s a core", "bandwidth_gbytes": "GB/s"}
+    parts = [f"{found[k]:.0f} {unit}" for k, unit in limits.items() if k in found]
+    shown = {
+        k: f"{v:.1f}" if k == "load" else v
+        for k, v in found["environment"].items()
+        if v is not None
+    }
+    return f"`{found['command']}`: {', '.join(parts + [f'{k} {v}' for k, v in shown.items()])}."
 
 
 def mlp_table(found: dict[str, Any]) -> str:

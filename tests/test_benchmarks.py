@@ -20,6 +20,8 @@ from benchmarks import (
     gpu_kernels,
     gpu_models,
     gpu_timing,
+    growth,
+    harness,
     kernels,
     loop_lengths,
     matmul,
@@ -217,3 +219,32 @@ def test_steps_of_loops_of_other_lengths() -> None:
     assert set(loop_lengths.least(runs, 1)) == {2, 4}
     loop_lengths.forward(2, 1, 8, 4)()
     loop_lengths.planning(2)()
+
+
+def test_growth_of_a_small_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "torch_memory", lambda kind, size: 1 << 20)
+    monkeypatch.setattr(growth, "MLP", {"width": 8, "batch": 4, "layers": 1, "samples": 8})
+    rows = [growth.measured("MLP", "width", width, 0.001) for width in (16, 32)]
+    assert rows[0]["state"] < rows[1]["state"]
+    assert 0 < growth.exponent(rows, "work_per_sample") < 2
+    lstm = growth.feed_of("LSTM", {"width": 8, "batch": 2, "steps": 3, "samples": 4})
+    assert growth.total(lstm) == sum(growth.memory_of(lstm)) + 4 * (3 * growth.INPUTS * 4 + 8)
+    growth.picture(rows + [{**row, "kind": "LSTM"} for row in rows], str(tmp_path / "a.png"))
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+@pytest.mark.peers
+def test_memory_of_a_step_of_pytorch() -> None:
+    """All gradients of weights, the batch, and less than as much again for activations."""
+    size = {"width": 64, "batch": 8, "layers": 1, "steps": 1, "samples": 8}
+    numbers = 64 * 64 + 64 + 64 * growth.CLASSES + growth.CLASSES
+    found = growth.torch_memory("MLP", size)
+    assert found == growth.torch_memory("MLP", size)  # what an earlier step left is not in it
+    assert found is not None
+    assert 4 * numbers + 8 * (4 * 64 + 8) < found < 8 * numbers
+
+
+def test_results_of_another_cpu_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cpu, name in (("one", "a.json"), ("two", "a-two.json"), ("one", "a.json")):
+        monkeypatch.setattr(harness, "environment", lambda cpu=cpu: {"cpu": cpu})
+        assert harness.write("a", "", [], tmp_path).name == name
