@@ -173,6 +173,7 @@ SAPPHIRE_RAPIDS = f"{ZEN_4} amx-bf16 amx-int8 amx-tile avx512fp16 avxvnni serial
 #: a CPU by LLVM's name: its architecture, its features, settings, and the pack that it takes
 CPUS: dict[str, tuple[str, str, dict[str, str], str | None]] = {
     "znver3": ("x86_64", ZEN_3, {}, "x86-64-v3"),
+    "masked": ("x86_64", ZEN_3.replace(" bmi2", ""), {}, None),
     "skylake-avx512": ("x86_64", SKYLAKE, {}, "x86-64-v4"),
     "znver4": ("x86_64", ZEN_4, {}, "x86-64-v4"),
     "sapphirerapids": ("x86_64", SAPPHIRE_RAPIDS, {}, "x86-64-v4-tiles"),
