@@ -11,6 +11,8 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, ops
 from fastnn.errors import OptionError, ShapeError
+from fastnn.graph.graph import Graph
+from fastnn.ops.beam import _ids
 from fastnn.testing.null import null_device
 
 V, STOP = 3, 1
@@ -233,3 +235,12 @@ def test_no_gradient_passes_a_beam() -> None:
     step = fnn.compile(Scores(np.zeros((V, V)), steps=3, width=2), "mse", fnn.optim.SGD(lr=1.0))
     with pytest.raises(ShapeError, match="op 'beam_reorder' has no gradient"):
         step.gradients(np.zeros((2, V), np.float32), np.zeros((2, 2), np.float32))
+
+
+def test_floats_that_ids_are_made_of_have_no_limits() -> None:
+    """Limits of ids are looked for in the integers that they were cut out of alone."""
+    graph = Graph(4)
+    ids = _ids(graph.input("x", (1,)))
+    graph.limit(ids, 0, 3)
+    assert ids.dtype == "i"
+    assert graph.ranges == []
