@@ -128,7 +128,14 @@ def test_where_zeros_are(kernel: int) -> None:
             a = {"stride": stride, "padding": padding, "dilation": dilation}
             got = results(lambda *v, a=a: ops.conv1d(*v, **a), x, w, seed=None)
             compared(got, [want], "float64")
+            if padding == "same":  # rows of an image of one column: zeros below alone
+                a |= {"stride": (stride, 1), "dilation": (dilation, 1)}
+                rows = results(
+                    lambda *v, a=a: ops.conv2d(*v, **a), x[..., None], w[..., None], seed=None
+                )
+                compared([rows[0][..., 0]], [want], "float64")
             if padding == "same" and stride == 1:
+                a |= {"stride": 1, "dilation": dilation}
                 theirs = torch.nn.functional.conv1d(torch.tensor(x), torch.tensor(w), **a)
                 compared(got, [theirs], "float64")
 
