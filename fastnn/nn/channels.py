@@ -10,7 +10,7 @@ from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.regularization import BatchNorm
-from fastnn.ops.layout import check_channels, from_last, to_last
+from fastnn.ops.layout import check_channels, extents_of, from_last, to_last
 from fastnn.ops.lengths import checked_lengths, valid_steps, within
 from fastnn.public import publish
 
@@ -47,7 +47,9 @@ class _OfChannels(Module):
 
     def _last(self, x: Value) -> Value:
         label = f"{where(x.graph.scope)}{type(self).__name__}"
-        return x if x.ndim == 2 else to_last(x, x.ndim - 2, self.channels, label)
+        last = x if x.ndim == 2 else to_last(x, x.ndim - 2, self.channels, label)
+        extents_of(last, label)
+        return last
 
     def _back(self, y: Value) -> Value:
         return y if y.ndim == 2 else from_last(y, self.channels)

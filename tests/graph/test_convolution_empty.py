@@ -23,6 +23,7 @@ OVER_TIME: dict[str, Callable[[str], nn.Module]] = {
     "global average": nn.GlobalAvgPool1d,
     "global maximum": nn.GlobalMaxPool1d,
     "up-sampling": lambda c: nn.Upsample(4, channels=c),
+    "batch normalisation": lambda c: nn.BatchNorm1d(2, channels=c),
 }
 OF_IMAGES: dict[str, Callable[[str], nn.Module]] = {
     "convolution": lambda c: nn.Conv2d(2, 3, 3, padding=2, channels=c),
@@ -32,6 +33,7 @@ OF_IMAGES: dict[str, Callable[[str], nn.Module]] = {
     "adaptive": lambda c: nn.AdaptiveAvgPool2d(2, channels=c),
     "global average": nn.GlobalAvgPool2d,
     "up-sampling": lambda c: nn.Upsample(scale_factor=2, channels=c),
+    "batch normalisation": lambda c: nn.BatchNorm2d(2, channels=c),
 }
 
 
