@@ -44,6 +44,19 @@ def test_parameters_become_words_of_a_row() -> None:
     assert found.endswith("\tret;\n}\n")
 
 
+def test_functions_that_are_called_keep_their_parameters() -> None:
+    called = """.func (.param .b64 back) power(.param .b64 power_param_0)
+{
+	ld.param.f64 	%fd1, [power_param_0];
+	st.param.f64 	[back], %fd1;
+	ret;
+}
+"""
+    call = "\tld.param.f64 \t%fd2, [retval0];\n\tret;"
+    plain = PTX.replace("\tret;", call)
+    assert rows.from_row(plain + called) == rows.from_row(PTX).replace("\tret;", call) + called
+
+
 def test_what_else_is_done_with_a_parameter_is_refused() -> None:
     for line in (
         "mov.b64 \t%rd2, fastnn_entry_scale_param_1;",

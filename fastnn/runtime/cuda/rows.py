@@ -53,10 +53,12 @@ def from_row(ptx: str) -> str:
 
     def read(found: re.Match[str]) -> str:
         kind, target, parameter = found.groups()
+        if parameter not in numbers:  # of a function that is called, or what it returns
+            return found[0]
         return f"ld.global.nc.{kind}{target}[{POINTER}+{8 * numbers[parameter]}];"
 
     own, count = _READS.subn(read, ptx[entry.end() :])
-    if "ld.param" in own or any(re.search(rf"\b{n}\b", own) for n in names):
+    if any(re.search(rf"\b{n}\b", own) for n in names):
         raise RuntimeError(f"{name} does something with a parameter but read it")
     first = f"\t.reg .b64 \t{POINTER};\n\tld.param.u64 \t{POINTER}, [{pointer}];\n" if count else ""
     return f"{ptx[: entry.start()]}{begin}\n\t.param .u64 {pointer}\n{end}{first}{own}"
