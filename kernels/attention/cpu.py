@@ -21,14 +21,15 @@ products over keys (or queries) one after the other, those over a row of scores 
 
 from typing import Any, NamedTuple
 
-from ..cpu.parts import fill_row, load_part, row_max, store_part
+from ..cpu.parts import fill_row, keep_part, load_part, row_max, store_part
 from ..cpu.tile import tile_height
 from ..declare import helper, kernel
 from ..matmul.cpu_blocked import pack_columns
 from ..random.shared import GROUP
 from ..scalar import exp, log
-from ..simd import fma, lanes, splat, sum_lanes
+from ..simd import fma, lanes, load, splat, store, sum_lanes
 from .cpu_blocks import (
+    FEW,
     MARGIN,
     QUERIES,
     Block,
@@ -39,9 +40,11 @@ from .cpu_blocks import (
     exp_of,
     panels_of,
     row_visible,
+    rows_together,
     scale_row,
     scores,
     weigh_row,
+    zeros_behind,
 )
 from .shared import (
     Drop,
@@ -65,19 +68,19 @@ from .shared import (
 def attend(heads, lengths, y, lse, scratch, causal, first, scale, drop, lo, hi):
     """The forward pass.
 
-    The scratch memory of a worker has the keys of a head, packed for products; `s`, the scores of
-    QUERIES queries with a block of keys; and for each query the largest score so far (`tops`) and
-    the sum of exp(score - top) (`sums`).
+    The scratch memory of a worker has the keys of a head, packed for products; its values, where
+    enough queries look at them; `s`, the scores of QUERIES queries with a block of keys; and for
+    each query the largest score so far (`tops`) and the sum of exp(score - top) (`sums`).
     """
     queries, keys = lse.shape[1] // heads.count, keys_of(heads)
     size, value_size = heads.size, heads.value_size
     most, height = block_keys(y), tile_height(y)
     s_row = most + MARGIN
-    packed = Rows(scratch, lo * scratch.shape[1], size)
-    s = Rows(scratch, packed.at + panels_of(y, keys) * size, s_row)
+    packed, room = Rows(scratch, lo * scratch.shape[1], size), scratch.reshape(-1)
+    together = packed.at + panels_of(y, keys) * size
+    s = Rows(scratch, together + keys * value_size, s_row)
     tops = s.at + QUERIES * s_row
     sums = tops + QUERIES
-    room = scratch.reshape(-1)
     groups = (keys + GROUP - 1) // GROUP
     for b in range(lo, hi):
         n, m = length_of(lengths.keys, b, keys), length_of(lengths.queries, b, queries)
@@ -90,8 +93,11 @@ def attend(heads, lengths, y, lse, scratch, causal, first, scale, drop, lo, hi):
             for i in range(some, queries):
                 fill_row(y, out.at + i * out.step, value_size, 0.0)
             fill_row(lse, l_at + some, queries - some, 0.0)
+            values = Rows(v.x.reshape(-1), v.at, v.step)
             if some > 0:
                 pack_columns(k.x, k.at, k.step, size, n, scratch, packed.at)
+            if some > FEW:
+                values = rows_together(v, n, value_size, room, together)
             for i in range(0, some, QUERIES):
                 rows = min(QUERIES, some - i)
                 for j in range(0, visible(sight, i + rows - 1), most):
@@ -117,8 +123,8 @@ def attend(heads, lengths, y, lse, scratch, causal, first, scale, drop, lo, hi):
                             if drop.control.size > 0:
                                 row = ((b * heads.count + h) * queries + i + r) * groups
                                 drop_row(scratch, at, seen, j, row, drop)
-                        fill_row(scratch, at + seen, wide - seen, 0.0)
-                    add_product(s, from_row(v, j), from_row(out, i), value_size, block, sight,
+                        zeros_behind(scratch, at, seen, wide)
+                    add_product(s, from_row(values, j), from_row(out, i), value_size, block, sight,
                                 j == 0)  # fmt: skip
                 for r in range(0, rows, lanes(y)):
                     part = min(lanes(y), rows - r)
@@ -186,14 +192,35 @@ def row_product(x, x_at, y, y_at, size):
 
 
 @helper
+def slope_at(s, i, t, k, scale, lse, delta):
+    """The vectors of p and ds at i and k."""
+    p = exp(fma(load(s, i), splat(s, scale), splat(s, -lse)))
+    return p, (load(t, k) - delta) * p * scale
+
+
+@helper
 def slope_row(s, at, t, t_at, size, scale, lse, delta):
-    """Where s has scores and t has dy.v: s = p, t = ds, over a row."""
-    for j in range(0, size, lanes(s)):
-        n = size - j
-        p = exp(fma(load_part(s, at + j, n), splat(s, scale), splat(s, -lse)))
-        d = (load_part(t, t_at + j, n) - delta) * p * scale
-        store_part(s, at + j, p, n)
-        store_part(t, t_at + j, d, n)
+    """Where s has scores and t has dy.v: s = p, t = ds, over a row; see `weigh_row`."""
+    step = lanes(s)
+    full = size - size % (4 * step)
+    for j in range(0, full, 4 * step):  # the constants of `exp` are loaded once for four
+        i, k = at + j, t_at + j
+        p0, d0 = slope_at(s, i, t, k, scale, lse, delta)
+        p1, d1 = slope_at(s, i + step, t, k + step, scale, lse, delta)
+        p2, d2 = slope_at(s, i + 2 * step, t, k + 2 * step, scale, lse, delta)
+        p3, d3 = slope_at(s, i + 3 * step, t, k + 3 * step, scale, lse, delta)
+        store(s, i, p0)
+        store(s, i + step, p1)
+        store(s, i + 2 * step, p2)
+        store(s, i + 3 * step, p3)
+        store(t, k, d0)
+        store(t, k + step, d1)
+        store(t, k + 2 * step, d2)
+        store(t, k + 3 * step, d3)
+    for j in range(full, size, step):
+        p, d = slope_at(s, at + j, t, t_at + j, scale, lse, delta)
+        store(s, at + j, keep_part(s, p, size - j, 0.0))
+        store(t, t_at + j, keep_part(t, d, size - j, 0.0))
 
 
 class Outcome(NamedTuple):
@@ -226,10 +253,12 @@ def attend_backward(
     s_row = most + MARGIN
     packed = Rows(scratch, lo * scratch.shape[1], size)
     packed_v = Rows(scratch, packed.at + panels_of(y, keys) * size, value_size)
-    s = Rows(scratch, packed_v.at + panels_of(y, keys) * value_size, s_row)
+    room, known = scratch.reshape(-1), lse.reshape(-1)
+    together = packed_v.at + panels_of(y, keys) * value_size
+    some_q, some_dy = together + keys * size, together + (keys + QUERIES) * size
+    s = Rows(scratch, some_dy + QUERIES * value_size, s_row)
     t = from_row(s, QUERIES)
     deltas = t.at + QUERIES * s_row
-    room, known = scratch.reshape(-1), lse.reshape(-1)
     groups = (keys + GROUP - 1) // GROUP
     for b in range(lo, hi):
         n, m = length_of(lengths.keys, b, keys), length_of(lengths.queries, b, queries)
@@ -248,15 +277,18 @@ def attend_backward(
             if some > 0:
                 pack_columns(k.x, k.at, k.step, size, n, scratch, packed.at)
                 pack_columns(v.x, v.at, v.step, value_size, n, scratch, packed_v.at)
+            own = rows_together(k, n if some > 0 else 0, size, room, together)
             for i in range(0, some, QUERIES):
                 rows = min(QUERIES, some - i)
+                asked = rows_together(from_row(q, i), rows, size, room, some_q)
+                wanted = rows_together(from_row(slope, i), rows, value_size, room, some_dy)
                 for r in range(rows):
                     place = out.at + (i + r) * out.step
                     room[deltas + r] = row_product(y, place, dy, place, value_size)
                 for j in range(0, visible(sight, i + rows - 1), most):
                     block = Block(i, rows, j, min(most, n - j))
-                    scores(from_row(q, i), packed, s, block, sight)
-                    scores(from_row(slope, i), packed_v, t, block, sight)
+                    scores(asked, packed, s, block, sight)
+                    scores(wanted, packed_v, t, block, sight)
                     for r in range(rows):
                         at, t_at = s.at + r * s_row, t.at + r * s_row
                         seen = max(0, min(visible(sight, i + r) - j, block.keys))
@@ -268,12 +300,11 @@ def attend_backward(
                                   room[deltas + r])  # fmt: skip
                         if drop.control.size > 0:
                             drop_row(scratch, at, seen, j, row, drop)
-                        fill_row(scratch, at + seen, wide - seen, 0.0)
-                        fill_row(scratch, t_at + seen, wide - seen, 0.0)
-                    add_product(t, from_row(k, j), from_row(to_q, i), size, block, sight, False)
-                    add_product_transposed(t, from_row(q, i), from_row(to_k, j), size, block, sight)
-                    add_product_transposed(s, from_row(slope, i), from_row(to_v, j), value_size,
-                                           block, sight)  # fmt: skip
+                        zeros_behind(scratch, at, seen, wide)
+                        zeros_behind(scratch, t_at, seen, wide)
+                    add_product(t, from_row(own, j), from_row(to_q, i), size, block, sight, False)
+                    add_product_transposed(t, asked, from_row(to_k, j), size, block, sight)
+                    add_product_transposed(s, wanted, from_row(to_v, j), value_size, block, sight)
 
 
 @kernel(slow_to_compile=True)

@@ -2,34 +2,39 @@
 
 from typing import NamedTuple
 
-from ..cpu.parts import keep_part, load_part, store_part
+from ..cpu.parts import copy_run, keep_part, load_part, store_part
 from ..cpu.tile import best_tile, panel_width, tile_height, tile_width
 from ..declare import helper
 from ..random.cpu import random_words
 from ..random.shared import GROUP, LANES, to_uniform
 from ..scalar import exp
-from ..simd import fma, is32, lanes, max_lanes, splat, sum_lanes, where
-from .shared import visible
+from ..simd import fma, is32, lanes, load, max_lanes, splat, store, sum_lanes, where
+from .shared import Rows, visible
 
 #: queries of a block
 QUERIES = 64
 #: keys of a block, a multiple of every panel's width and of the random numbers' groups: the scores
 #: of a block of queries with them lie in L2. In float64 half as many.
 KEYS = 384
+#: queries up to which values are read where they lie
+FEW = 16
 #: what a row of scores is longer than a block: rows a power of two apart would evict each other
 MARGIN = 16
 
 
-def forward_scratch(keys: int, size: int, itemsize: int) -> int:
-    """Elements of scratch memory of the forward pass, for `keys` keys of `size` numbers: the keys
-    in panels, a block of scores, and of each of its rows the maximum and the sum."""
-    return _packed(keys, size, itemsize) + _scores(itemsize) + 2 * QUERIES
+def forward_scratch(keys: int, size: int, value_size: int, itemsize: int) -> int:
+    """Elements of scratch memory of the forward pass, for `keys` keys of `size` numbers and values
+    of `value_size`: the keys in panels, the values row by row, a block of scores, and of each of
+    its rows the maximum and the sum."""
+    packed = _packed(keys, size, itemsize) + keys * value_size
+    return packed + _scores(itemsize) + 2 * QUERIES
 
 
 def backward_scratch(keys: int, size: int, value_size: int, itemsize: int) -> int:
-    """The same of the backward pass: keys and values, two blocks, a number for each row."""
-    packed = _packed(keys, size, itemsize) + _packed(keys, value_size, itemsize)
-    return packed + 2 * _scores(itemsize) + QUERIES
+    """The same of the backward pass: keys and values in panels, the keys row by row, and of a block
+    its queries, its gradients, two blocks of scores, a number for each row."""
+    packed = _packed(keys, size, itemsize) + _packed(keys, value_size, itemsize) + keys * size
+    return packed + QUERIES * (size + value_size) + 2 * _scores(itemsize) + QUERIES
 
 
 def _packed(keys: int, size: int, itemsize: int) -> int:
@@ -52,6 +57,15 @@ def panels_of(x, keys):
     """Elements of a packed row of keys."""
     width = tile_width(x)
     return (keys + width - 1) // width * width
+
+
+@helper
+def rows_together(rows, count, size, room, at):
+    """Copies of `count` rows, `size` numbers each, one after the other in `room` from `at` on: rows
+    a power of two apart would evict each other from L1 while tiles pass over them."""
+    for r in range(count):
+        copy_run(rows.x, rows.at + r * rows.step, room, at + r * size, size)
+    return Rows(room, at, size)
 
 
 @helper
@@ -87,8 +101,8 @@ def row_visible(sight, block, r, height):
 
 @helper
 def scores(a, packed, s, block, sight):
-    """s[r, j] = a[r] . b[key + j] for the rows and the keys of a block, as far as strips look; b is
-    packed in panels."""
+    """s[r, j] = a[r] . b[key + j] for the rows and the keys of a block, as far as strips look, and
+    anything up to the end of the last panel; b is packed in panels."""
     height, width, depth = tile_height(a.x), tile_width(a.x), packed.step
     for left in range(0, block.keys, width):
         panel = packed.at + (block.key + left) * depth
@@ -97,8 +111,8 @@ def scores(a, packed, s, block, sight):
             seen = strip_visible(sight, block, r + part - 1, height)
             if seen > left:
                 best_tile(a.x, a.at + r * a.step, a.step, 1, packed.x, panel, width, s.x,
-                          s.at + r * s.step + left, s.step, a.x, -1, depth, part,
-                          min(width, seen - left), True)  # fmt: skip
+                          s.at + r * s.step + left, s.step, a.x, -1, depth, part, width,
+                          True)  # fmt: skip
 
 
 @helper
@@ -154,9 +168,9 @@ def kept(x, drop, row, j, lane):
 
 @helper
 def times(x, i, factor, n):
-    """Multiply the vector at i by a factor, of which only the first `n` lanes exist."""
+    """Multiply the vector at i by a factor, if any of it exists."""
     if n > 0:
-        store_part(x, i, load_part(x, i, n) * factor, n)
+        store(x, i, load(x, i) * factor)
 
 
 @helper
@@ -180,12 +194,37 @@ def scale_row(x, at, size, factor):
 
 
 @helper
+def weight_at(s, i, scale, shift):
+    """exp(scale * s - shift) of the vector at i."""
+    return exp(fma(load(s, i), splat(s, scale), splat(s, -shift)))
+
+
+@helper
 def weigh_row(s, at, size, scale, shift):
-    """s = exp(scale * s - shift) over a row, and its sum."""
-    total = splat(s, 0.0)
-    for j in range(0, size, lanes(s)):
-        e = exp(fma(load_part(s, at + j, size - j), splat(s, scale), splat(s, -shift)))
-        e = keep_part(s, e, size - j, 0.0)
-        store_part(s, at + j, e, size - j)
+    """s = exp(scale * s - shift) over a row, and its sum; 0 up to the end of the last vector (a
+    row has room for it, and to write a part of a vector takes many times as long)."""
+    step, total = lanes(s), splat(s, 0.0)
+    full = size - size % (4 * step)
+    for j in range(0, full, 4 * step):  # the constants of `exp` are loaded once for four
+        i = at + j
+        e0, e1 = weight_at(s, i, scale, shift), weight_at(s, i + step, scale, shift)
+        e2 = weight_at(s, i + 2 * step, scale, shift)
+        e3 = weight_at(s, i + 3 * step, scale, shift)
+        store(s, i, e0)
+        store(s, i + step, e1)
+        store(s, i + 2 * step, e2)
+        store(s, i + 3 * step, e3)
+        total = (((total + e0) + e1) + e2) + e3
+    for j in range(full, size, step):
+        e = keep_part(s, weight_at(s, at + j, scale, shift), size - j, 0.0)
+        store(s, at + j, e)
         total = total + e
     return sum_lanes(total)
+
+
+@helper
+def zeros_behind(s, at, size, wide):
+    """0 in a row from its last whole vector's end on, as far as products read it."""
+    step = lanes(s)
+    for j in range((size + step - 1) // step * step, wide, step):
+        store(s, at + j, splat(s, 0.0))

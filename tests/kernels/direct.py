@@ -135,7 +135,7 @@ _ATTENTION = dict(
 )  # fmt: skip
 DIRECT |= {
     "attention_forward": {
-        **_ATTENTION, "scratch": np.zeros((3, forward_scratch(5, 2, 4)), np.float32)
+        **_ATTENTION, "scratch": np.zeros((3, forward_scratch(5, 2, 3, 4)), np.float32)
     },
     "attention_backward": {
         **_ATTENTION, "dy": numbers(3, 4, 6), "dq": numbers(3, 4, 4), "dk": numbers(3, 5, 4),
@@ -149,7 +149,7 @@ _SELF = dict(
 )  # fmt: skip
 DIRECT |= {
     "self_attention_forward": {
-        **_SELF, "scratch": np.zeros((3, forward_scratch(4, 2, 4)), np.float32)
+        **_SELF, "scratch": np.zeros((3, forward_scratch(4, 2, 2, 4)), np.float32)
     },
     "self_attention_backward": {
         **_SELF, "dy": numbers(3, 4, 4), "dx": numbers(3, 4, 12),

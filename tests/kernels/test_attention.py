@@ -69,7 +69,7 @@ def test_values_and_gradients(case: Any, dtype: Any) -> None:
     apart, item = given["apart"], np.dtype(dtype).itemsize
     named = {"q": laid_out(q, apart), "k": laid_out(k, apart), "v": laid_out(v, apart)}
     out = {"y": laid_out(dy, apart).shape, "lse": (B, H * M)}
-    out["scratch"] = (B, forward_scratch(N, D, item))
+    out["scratch"] = (B, forward_scratch(N, D, E, item))
     found = run("attention_forward", dtype, out, **named, **given)
     close(taken_apart(found["y"], H, apart), attention(q, k, v, **masks), dtype, 3)
     out = {f"d{n}": x.shape for n, x in named.items()}
@@ -108,7 +108,7 @@ def test_as_plain_python() -> None:
     case = (2, 2, 3, 2, 2, 3, {"causal": 1})
     given, masks, (q, k, v, _) = operands(case, np.float32)
     out = {"y": (2, 3, 6), "lse": (2, 6)}
-    scratch = np.zeros((2, forward_scratch(2, 2, 4)), np.float32)
+    scratch = np.zeros((2, forward_scratch(2, 2, 2, 4)), np.float32)
     arrays = {n: np.zeros(s, np.float32) for n, s in out.items()}
     KERNELS["attention_forward"](
         q=laid_out(q, 0), k=laid_out(k, 0), v=laid_out(v, 0), scratch=scratch, lo=0, hi=2,
@@ -125,14 +125,14 @@ def test_nan_behind_the_end_reaches_nothing(causal: int) -> None:
     lengths = np.array([13, 20])
     more = {"key_lengths": lengths, "query_lengths": lengths, "heads": 2, "apart": 0, "first": 0,
             "causal": causal, "scale": 0.5, "keep": 1.0, "stream": 0, "control": ()}  # fmt: skip
-    out = {"y": (2, 20, 8), "lse": (2, 40), "scratch": (2, forward_scratch(20, 4, 4))}
+    out = {"y": (2, 20, 8), "lse": (2, 40), "scratch": (2, forward_scratch(20, 4, 4, 4))}
     want = run("attention_forward", np.float32, out, q=q, k=k, v=v, **more)
     for x in (q, k, v):
         x[0, 13:], x[1] = np.nan, np.inf
     found = run("attention_forward", np.float32, out, q=q, k=k, v=v, **more)
     assert found["y"][0].tobytes() == want["y"][0].tobytes()
     alone = {n: x[:1, :13].copy() for n, x in {"q": q, "k": k, "v": v}.items()}
-    out = {"y": (1, 13, 8), "lse": (1, 26), "scratch": (1, forward_scratch(13, 4, 4))}
+    out = {"y": (1, 13, 8), "lse": (1, 26), "scratch": (1, forward_scratch(13, 4, 4, 4))}
     found = run("attention_forward", np.float32, out, **alone, **more | {
         "key_lengths": [], "query_lengths": []})  # fmt: skip
     assert found["y"][0].tobytes() == want["y"][0, :13].tobytes()
@@ -142,7 +142,7 @@ def test_nan_stays_in_its_row() -> None:
     rng = np.random.default_rng(1)
     q, k, v = rng.standard_normal((3, 1, 9, 8)).astype(np.float32)
     q[0, 4, 0] = np.nan
-    out = {"y": (1, 9, 8), "lse": (1, 9), "scratch": (1, forward_scratch(9, 8, 4))}
+    out = {"y": (1, 9, 8), "lse": (1, 9), "scratch": (1, forward_scratch(9, 8, 8, 4))}
     found = run("attention_forward", np.float32, out, q=q, k=k, v=v, key_lengths=[],
                 query_lengths=[], heads=1, apart=0, first=0, causal=0, scale=0.5, keep=1.0,
                 stream=0, control=())["y"]  # fmt: skip
@@ -155,7 +155,7 @@ def test_large_scores() -> None:
     q = np.array([[[100.0], [-100.0]]], np.float32)
     k = np.array([[[100.0], [99.0], [-100.0]]], np.float32)
     v = np.array([[[1.0], [2.0], [3.0]]], np.float32)
-    out = {"y": (1, 2, 1), "lse": (1, 2), "scratch": (1, forward_scratch(3, 1, 4))}
+    out = {"y": (1, 2, 1), "lse": (1, 2), "scratch": (1, forward_scratch(3, 1, 1, 4))}
     found = run("attention_forward", np.float32, out, q=q, k=k, v=v, key_lengths=[],
                 query_lengths=[], heads=1, apart=0, first=0, causal=0, scale=1.0, keep=1.0,
                 stream=0, control=())  # fmt: skip

@@ -28,8 +28,7 @@ def _room(
     room: Value | None = None
     if to.device == "cpu":
         item = np.dtype(to.dtype).itemsize
-        keys, size, _ = sizes
-        count = backward_scratch(*sizes, item) if backward else forward_scratch(keys, size, item)
+        count = (backward_scratch if backward else forward_scratch)(*sizes, item)
         key = ("attention", q.shape[0], count, q.batched)
         if key not in to.memo:
             to.memo[key] = to.value((q.shape[0], count), name="blocks", batched=q.batched)
