@@ -77,7 +77,7 @@ def relu(x: Vector) -> Vector:
     return maximum(0.0, x)
 
 
-@gradient_of(relu)
+@gradient_of(relu, many_zeros=True)
 def relu_gradient(y: Vector, dy: Vector) -> Vector:
     """dy where y > 0, else 0 (NaN of y counts as above: its gradient is not hidden)."""
     return where(y <= 0.0, 0.0, dy)

@@ -80,10 +80,14 @@ class Traits:
     packed_as: str = ""
     #: the kernel that computes the same from the matrix that is packed for it ("w")
     turned_as: str = ""
-    #: the kernel that computes the same and leaves out elements of `x` that are 0
+    #: the kernel that computes the same and leaves out elements of the left factor that are 0, or
+    #: of the right one, `dy`
     sparse_as: str = ""
+    turned_sparse_as: str = ""
     #: many elements of its result may be 0
     many_zeros: bool = False
+    #: elements of its result are 0 where those of its array `x` are
+    keeps_zeros: bool = False
     #: what its array `x`, an output of the model, has to be; beyond that results are not finite
     expects: str = ""
     #: factors of its products, which lower precisions round before it is called

@@ -105,7 +105,7 @@ def _packed(lowered: Lowering, given: list[Call]) -> list[Call]:
     for call in rounded(lowered, turned(lowered, given)):
         if call.repeats != loops:  # a loop's first step may find what a later one may not
             copies, loops = Memo(), call.repeats
-        zeros |= with_zeros(call)
+        zeros |= with_zeros(call, zeros)
         if (other := sparse(lowered, call, zeros)) is not None:
             call = other
         elif kernel_of(call.kernel).traits.packed_as:

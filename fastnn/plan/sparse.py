@@ -1,4 +1,5 @@
-"""Products whose left factor may have many zeros: data, and what a comparison gives.
+"""Products with a factor that may have many zeros: data, what a comparison or a ReLU gives, and the
+gradient that a ReLU lets through.
 
 How many there are is known only when a program runs, so the kernels look (`matmul/cpu_sparse.py`).
 """
@@ -12,7 +13,8 @@ import numpy as np
 
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import kernel_of
-from fastnn.kernels.matmul.cpu_sparse import columns_needed, room_needed, words_needed
+from fastnn.kernels.matmul.cpu_sparse import WORD, columns_needed, room_needed, words_needed
+from fastnn.kernels.matmul.cpu_sparse_gradients import by_vectors, turned_room, turned_words
 from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import Lowering
 
@@ -22,9 +24,11 @@ ROWS = 64
 INPUTS = 256
 
 
-def with_zeros(call: Call) -> set[Value]:
-    """The memory of what a call writes, if many of its elements may be 0."""
-    if not kernel_of(call.kernel).traits.many_zeros:
+def with_zeros(call: Call, zeros: Collection[Value]) -> set[Value]:
+    """The memory of what a call writes, if many of its elements may be 0; `zeros` is that of which
+    this is known."""
+    traits = kernel_of(call.kernel).traits
+    if not (traits.many_zeros or (traits.keeps_zeros and call.operands["x"].root in zeros)):
         return set()
     return {value.root for _, parameter, value in call.arrays() if parameter.writes}
 
@@ -34,21 +38,46 @@ def sparse(lowered: Lowering, call: Call, zeros: Collection[Value]) -> Call | No
 
     `zeros` is the memory that has zeros, beside that of the inputs.
     """
-    kernel = kernel_of(call.kernel).traits.sparse_as
-    if not kernel or call.repeats or lowered.parts:
+    if call.repeats or lowered.parts:
         return None
-    x, result = call.operands["x"], call.operands["y" if "y" in call.operands else "dw"]
-    if x.dtype != "f" or not (x.root.segment == "input" or x.root in zeros):
+    traits, operands = kernel_of(call.kernel).traits, call.operands
+    itemsize = np.dtype(lowered.dtype).itemsize
+
+    def many(name: str, columns: int) -> bool:
+        """Whether a factor may have many zeros, and is large enough to be looked at, as is the
+        result with so many columns."""
+        x = operands[name]
+        if x.dtype != "f" or not (x.root.segment == "input" or x.root in zeros):
+            return False
+        inputs = x.shape[-1]
+        enough = x.size // max(inputs, 1) >= ROWS and inputs >= INPUTS
+        return bool(enough and columns >= columns_needed(itemsize))
+
+    scratch: tuple[int, int, int] | None = None  # items, and of each words and elements of room
+    if traits.sparse_as:
+        left = "x" if "x" in operands else "dy"
+        result = operands[next(name for name in ("y", "dx", "dw") if name in operands)]
+        inputs, columns = operands[left].shape[-1], result.shape[-1]
+        rows = operands[left].size // max(inputs, 1)
+        whole = "dx" not in operands or by_vectors(columns, itemsize)
+        if many(left, columns) and whole:
+            items, depth = (inputs, rows) if "dw" in operands else (rows, inputs)
+            scratch = items, words_needed(depth), room_needed(itemsize)
+            kernel = traits.sparse_as
+    if scratch is None and traits.turned_sparse_as:
+        inputs, columns = operands["dw"].shape
+        if many("dy", inputs) and inputs >= WORD:  # as many as a word has bits
+            rows = operands["dy"].size // max(columns, 1)
+            scratch = inputs, turned_words(columns, rows), turned_room(columns, itemsize)
+            kernel = traits.turned_sparse_as
+    if scratch is None:
         return None
-    inputs, columns = x.shape[-1], result.shape[-1]
-    rows, itemsize = x.size // max(inputs, 1), np.dtype(lowered.dtype).itemsize
-    if rows < ROWS or inputs < INPUTS or columns < columns_needed(itemsize):
-        return None
-    items, depth = (rows, inputs) if "y" in call.operands else (inputs, rows)
+    items, words, room = scratch
     known = {
-        **call.operands,
-        "words": lowered.value((items, words_needed(depth)), "i", name="bits"),
-        "room": lowered.value((items, room_needed(itemsize)), name="scratch"),
+        **operands,
+        "words": lowered.value((items, words), "i", name="bits"),
+        "room": lowered.value((items, room), name="scratch"),
     }
-    operands = {name: known[name] for name in kernel_of(kernel).params}
-    return replace(call, kernel=kernel, operands=operands)
+    return replace(
+        call, kernel=kernel, operands={name: known[name] for name in kernel_of(kernel).params}
+    )

@@ -33,7 +33,8 @@ def _of_functions() -> Iterator[Row]:
     for f in TABLE.values():
         yield _row(f"{f.name}_forward", f.formula, f.inputs, "y", f.reals, **f.traits)
         for name, gradient, inputs, output in f.backward:
-            yield _row(name, gradient, inputs, output, f.reals)
+            zeros = f.traits.get("many_zeros", False)  # where it is flat, too
+            yield _row(name, gradient, inputs, output, f.reals, many_zeros=zeros)
 
 
 PAIR = ("a", "b")

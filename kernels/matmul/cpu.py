@@ -221,7 +221,12 @@ def linear_forward_columns(
                 Place(bias, lo if bias.size else -1), c, x.shape[0], hi - lo)  # fmt: skip
 
 
-@kernel(**BACKWARD, rounds=("dy",), turned_as="linear_backward_input_turned")
+@kernel(
+    **BACKWARD,
+    rounds=("dy",),
+    turned_as="linear_backward_input_turned",
+    sparse_as="linear_backward_input_sparse",
+)
 def linear_backward_input(
     dy: "in rows f[N,K]",
     w_packed: "in whole f[Q,Z]",  # the transposed w by `pack_panels_transposed`
@@ -279,6 +284,7 @@ def linear_backward_input_unpacked(
     factors=("x", "dy"),
     packed_as="linear_backward_weight_packed",
     sparse_as="linear_backward_weight_sparse",
+    turned_sparse_as="linear_backward_weight_turned_sparse",
     rounds=("x", "dy"),
     **BACKWARD,
 )

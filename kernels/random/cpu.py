@@ -69,7 +69,7 @@ def _drop(
         store_between(y, i, value, first, last)
 
 
-@kernel
+@kernel(keeps_zeros=True)
 def dropout(
     x: "in rows f[N,C]",
     y: "out rows f[N,C]",
@@ -93,7 +93,7 @@ def dropout(
             _drop(x, y, i + 3 * LANES, w3, begin, end, keep, scale)
 
 
-@kernel
+@kernel(keeps_zeros=True)
 def dropout_at(
     x: "in rows f[N,C]",
     rate: "in whole f[U]",

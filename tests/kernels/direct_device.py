@@ -9,6 +9,7 @@ import numpy as np
 from fastnn.kernels.convolution.shared import tile_room
 from fastnn.kernels.matmul.cpu import packed_shape
 from fastnn.kernels.matmul.cpu_sparse import columns_needed, room_needed, words_needed
+from fastnn.kernels.matmul.cpu_sparse_gradients import turned_room, turned_words
 from fastnn.kernels.matmul.cpu_turned import turned_columns
 from fastnn.kernels.matmul.cpu_unit import gradient_scratch, product_scratch, unit_shape
 from fastnn.kernels.recurrent.cpu_unit import GRADIENT_WORDS, input_scratch
@@ -60,6 +61,7 @@ DIRECT_CPU |= {
 }  # fmt: skip
 #: rows, inputs and outputs of a product that leaves zeros out, and its left factor
 _N, _C, _K = 40, 70, columns_needed(4) + 3
+_WHOLE = columns_needed(4)
 _ZEROS = np.where(ids(_N, _C, below=4) > 0, 0, numbers(_N, _C)).astype(np.float32)
 DIRECT_CPU |= {
     "linear_forward_sparse": dict(
@@ -71,6 +73,16 @@ DIRECT_CPU |= {
         x=_ZEROS, dy=numbers(_N, _K), dw=numbers(_C, _K),
         words=np.zeros((_C, words_needed(_N)), np.int64),
         room=np.zeros((_C, room_needed(4)), np.float32),
+    ),
+    "linear_backward_input_sparse": dict(
+        dy=_ZEROS, w_packed=numbers(*packed_shape(_C, _WHOLE, 4)), dx=numbers(_N, _WHOLE),
+        words=np.zeros((_N, words_needed(_C)), np.int64),
+        room=np.zeros((_N, room_needed(4)), np.float32),
+    ),
+    "linear_backward_weight_turned_sparse": dict(
+        x=numbers(_N, _K), dy=_ZEROS, dw=numbers(_K, _C),
+        words=np.zeros((_K, turned_words(_C, _N)), np.int64),
+        room=np.zeros((_K, turned_room(_C, 4)), np.float32),
     ),
 }  # fmt: skip
 #: images of 4x6 with one tile's padding, for vectors of up to 16 lanes

@@ -25,6 +25,7 @@ ONLY_CPU = {
     "matmul.blocked": "blocks for the CPU's caches",
     "matmul.row": "declares no kernel: one row by w in the order in which it lies",
     "matmul.sparse": "zeros left out row by row; on CUDA all threads of a tile go together",
+    "matmul.sparse_gradients": "likewise",
     "matmul.turned": "for the CPU's tile, whose right factor lies by rows",
     "matmul.unit": "the CPU's tile unit; tensor cores have kernels of their own",
     "recurrent.row": "one row by weights beyond L2, in the order in which they lie",

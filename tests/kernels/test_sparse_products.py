@@ -12,7 +12,7 @@ from fastnn.kernels import simd
 from fastnn.kernels.cpu import target
 from fastnn.kernels.declare import Kernel
 from fastnn.kernels.matmul import cpu as matmul
-from fastnn.kernels.matmul import cpu_sparse
+from fastnn.kernels.matmul import cpu_sparse, cpu_sparse_gradients
 from fastnn.testing.kernels import call
 
 TYPES = ("float32", "float64")
@@ -37,7 +37,7 @@ def scratch(items: int, depth: int, dtype: str) -> dict[str, np.ndarray]:
 
 
 def run(kernel: Kernel, shape: tuple[int, ...], cuts: tuple[int, ...], out: str, **given: Any):
-    result = np.full(shape, np.nan, given["x"].dtype)
+    result = np.full(shape, np.nan, next(iter(given.values())).dtype)
     edges = [0, *(cut for cut in cuts if cut < shape[0]), shape[0]]
     for lo, hi in itertools.pairwise(edges):
         call(kernel, lo, hi, **given, **{out: result})
@@ -62,6 +62,37 @@ def weight(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.nda
             run(matmul.linear_backward_weight, shape, (), "dw", **given))  # fmt: skip
 
 
+def gradient(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.ndarray, ...]:
+    """x @ w, as the gradient x of a layer with the weight w.T to its inputs."""
+    dy, w = f["x"], f["w"][:, : f["w"].shape[1] // 16 * 16].T.copy()
+    shape, dtype = (len(dy), len(w)), dy.dtype.name
+    packed = np.empty(matmul.packed_shape(*w.shape[::-1], dy.itemsize), dtype)
+    call(matmul.pack_panels_transposed, w=w, packed=packed)
+    given, room = {"dy": dy, "w_packed": packed}, scratch(*dy.shape, dtype)
+    return (run(cpu_sparse_gradients.linear_backward_input_sparse, shape, cuts, "dx", **given,
+                **room),
+            run(matmul.linear_backward_input, shape, (), "dx", **given))  # fmt: skip
+
+
+def turned(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.ndarray, ...]:
+    """dy.T @ x, as the gradient x of a layer with the inputs dy to its weight."""
+    x, dy = f["dy"], f["x"]
+    shape, dtype = (x.shape[1], dy.shape[1]), x.dtype.name
+    items, given = shape[0], {"x": x, "dy": dy}
+    room = {
+        "words": np.full((items, cpu_sparse_gradients.turned_words(shape[1], len(x))), -1),
+        "room": np.full(
+            (items, cpu_sparse_gradients.turned_room(shape[1], x.itemsize)), np.nan, dtype
+        ),
+    }
+    name = cpu_sparse_gradients.linear_backward_weight_turned_sparse
+    return (run(name, shape, cuts, "dw", **given, **room).T,
+            run(matmul.linear_backward_weight, shape, (), "dw", **given).T)  # fmt: skip
+
+
+PRODUCTS = (forward, weight, gradient, turned)
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.55, 1.0])
 @pytest.mark.parametrize(
@@ -70,7 +101,7 @@ def weight(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.nda
 def test_same_bits(n: int, c: int, k: int, share: float, dtype: str) -> None:
     f = factors(n, c, k, dtype, share)
     for cuts in ((), (1, 5, 21, 40), (32, 64), (64, 130)):
-        for product in (forward, weight):
+        for product in PRODUCTS:
             found, wanted = product(f, cuts)
             assert np.array_equal(found, wanted), (product.__name__, cuts)
     f["bias"] = f["bias"][:0]
@@ -84,14 +115,19 @@ def test_zeros_are_left_out_where_they_are_many(
     """Seen by a Python twin of the product without zeros that is not called."""
     dtype, full = "float32", []
     f = factors(128, 256, 128, dtype, share)
-    monkeypatch.setattr(cpu_sparse, "product", lambda *given: full.append(1))
+    for module in (cpu_sparse, cpu_sparse_gradients):
+        monkeypatch.setattr(module, "product", lambda *given: full.append(1))
     y, dw = np.empty((128, 128), dtype), np.empty((256, 128), dtype)
     given = {name: f[name] for name in ("x", "w", "bias")}
     cpu_sparse.linear_forward_sparse(**given, y=y, **scratch(128, 256, dtype), lo=0, hi=32)
     cpu_sparse.linear_backward_weight_sparse(
         x=f["x"], dy=f["dy"], dw=dw, **scratch(256, 128, dtype), lo=0, hi=64
     )
-    assert len(full) == (0 if share == 0.5 else 2)
+    cpu_sparse_gradients.linear_backward_input_sparse(
+        dy=f["x"], w_packed=np.zeros(matmul.packed_shape(256, 128, 4), dtype), dx=y,
+        **scratch(128, 256, dtype), lo=0, hi=32,
+    )  # fmt: skip
+    assert len(full) == (0 if share == 0.5 else 3)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -101,7 +137,7 @@ def test_zeros_times_what_is_not_finite_are_nan(bad: float, dtype: str) -> None:
     f = factors(128, 256, 150, dtype, 0.3)
     f["x"][:, 200] = f["x"][77] = 0.0
     f["w"][200, 140] = f["dy"][77, 140] = bad
-    for product in (forward, weight):
+    for product in PRODUCTS:
         for cuts in ((), (32, 64)):
             found, plain = product(f, cuts)
             assert np.isnan(found[:, 140]).all()
@@ -116,7 +152,7 @@ def test_sums_that_underflow_keep_their_sign(dtype: str) -> None:
     f["x"][5] = f["x"][:, 7] = 0.0
     f["x"][5, 3], f["w"][3], f["x"][3, 7], f["dy"][3] = tiny, -tiny, tiny, -tiny
     f["bias"] = f["bias"][:0]
-    for product in (forward, weight):
+    for product in PRODUCTS:
         found, plain = product(f)
         assert found.tobytes() == plain.tobytes(), product.__name__
 
@@ -146,6 +182,21 @@ def test_python_twins_give_the_same_bits() -> None:
     )
     assert np.array_equal(y, forward(f)[1])
     cpu_sparse.linear_backward_weight_sparse(
-        x=f["x"], dy=f["dy"], dw=dw, words=words["words"][:, :1], room=big["room"], lo=0, hi=66
-    )
+        x=f["x"], dy=f["dy"], dw=dw, words=words["words"][:, :1].copy(), room=big["room"], lo=0,
+        hi=66,
+    )  # fmt: skip
     assert np.array_equal(dw, weight(f)[1])
+    turned_dw, width = np.full((8 * lanes, 66), np.nan, "float32"), 8 * lanes
+    cpu_sparse_gradients.linear_backward_weight_turned_sparse(
+        x=f["dy"], dy=f["x"], dw=turned_dw, words=np.full((width, 1), -1), lo=0, hi=width,
+        room=np.full((width, (66 + 64) * width // 64), np.nan, "float32"),
+    )  # fmt: skip
+    assert np.array_equal(turned_dw.T, turned(f)[1])
+    w = f["w"].T.copy()
+    packed = np.empty(matmul.packed_shape(66, width, 4), "float32")
+    call(matmul.pack_panels_transposed, w=w, packed=packed)
+    cpu_sparse_gradients.linear_backward_input_sparse(
+        dy=f["x"], w_packed=packed, dx=y, words=words["words"][:64], room=big["room"][:64], lo=0,
+        hi=64,
+    )  # fmt: skip
+    assert np.array_equal(y, gradient(f)[1])

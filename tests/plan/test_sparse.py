@@ -14,8 +14,10 @@ from fastnn.ops.declare import apply_effect
 from fastnn.plan import products
 from fastnn.plan.lower import Lowering
 from fastnn.pretrain import RBM
+from fastnn.testing.null import null_device
 
 FORWARD, WEIGHT = "linear_forward_sparse", "linear_backward_weight_sparse"
+INPUT, TURNED = "linear_backward_input_sparse", "linear_backward_weight_turned_sparse"
 
 
 def kernels(n: int, c: int, k: int, source: str, dtype: str = "float32") -> list[str]:
@@ -38,6 +40,25 @@ def test_data_and_comparisons_are_looked_at() -> None:
     for sizes in ((63, 256, 128), (64, 255, 128), (64, 256, 15)):
         assert kernels(*sizes, "input") == ["linear_forward", "linear_backward_weight"]
     assert kernels(64, 256, 128, "else") == ["linear_forward", "linear_backward_weight"]
+
+
+def around(activation: type[nn.Module], rate: float) -> set[str]:
+    """The products without zeros of a net with this activation behind the second of three layers,
+    and dropout behind that."""
+    layers = [nn.Linear(20, 128), nn.Tanh(), nn.Linear(128, 256), activation(), nn.Dropout(rate),
+              nn.Linear(256, 128)]  # fmt: skip
+    with null_device("cpu") as null:
+        step = fnn.compile(nn.Sequential(*layers), "mse", optim.SGD())
+        step(np.zeros((200, 20), np.float32), np.zeros((200, 128), np.float32))
+    found = [call.kernel for call in null.programs[-1].calls()]
+    return {name for name in found if name.endswith("_sparse")}
+
+
+def test_what_a_relu_leaves_is_looked_at() -> None:
+    """Its outputs are a left factor twice, the gradient to its inputs a left and a right one."""
+    for rate in (0.0, 0.3):
+        assert around(nn.ReLU, rate) == {FORWARD, WEIGHT, INPUT, TURNED}
+    assert around(nn.Tanh, 0.0) == around(nn.Tanh, 0.3) == set()
 
 
 def trained(kind: str, workers: int) -> dict[str, Any]:
