@@ -267,6 +267,9 @@ def train_asr(
         transducer: whether to train a `SpeechTransducer` (Graves 2012) instead of the net for
             connectionist temporal classification.
 
+    Raises DataError for no recordings, for those of two rates, and for texts with the words that
+    stand for their ends in language models.
+
     Returns the trainer, the history (with "val_cer", the greedy error rate of characters, after
     each epoch), the error rates on the test part ("CER" and "WER" greedy, "CER with words" and "WER
     with words" with word list and language model, or of a transducer "CER with beam" and "WER with
@@ -285,6 +288,8 @@ def train_asr(
     batches = SpeechBatches(frames, labels, front, min(batch_size, len(train)), seed, transducer)
     recogniser = Recogniser(model, front, symbols, list(train.texts))
     description.mark(model, described(recogniser))
+    if not transducer:
+        recogniser.decoder()  # texts that it can't be made of are refused before the training
 
     def measure(logs: Logs) -> dict[str, float]:
         found = recogniser.texts_of(test_frames, with_words=False)

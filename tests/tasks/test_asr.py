@@ -134,6 +134,12 @@ def test_an4(tmp_path, monkeypatch):
         load_an4()
 
 
+def test_texts_that_no_language_model_takes():
+    data = Transcribed([np.ones(4000, np.float32)], ["<s> a"], 8000)
+    with pytest.raises(DataError, match="which begin and end each, got '<s>' in one"):
+        asr.train_asr(data, data, callbacks=[object()])  # no training begins, which would refuse it
+
+
 def test_no_recordings():
     with pytest.raises(DataError, match="expected recordings"):
         asr.train_asr(Transcribed([], []), Transcribed([], []))
