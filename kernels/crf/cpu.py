@@ -15,6 +15,7 @@ from ..ctc.shared import NEVER, ZERO, in_place, lowered, probability
 from ..declare import helper, kernel
 from ..simd import fma, lanes, load, max_lanes, maximum, splat, store, sum_lanes, where
 from ..vector_math import INFINITY, NAN
+from .cpu_near import near, prepare_plain, sums_plain
 from .shared import (
     ALPHA,
     BETA,
@@ -70,9 +71,9 @@ def prepare(transitions, start, end, work, at, C, M):
 
 
 @helper
-def product(work, m_at, e_at, tables, tables_e, C, M, j):
-    """Columns from j on of the row (m, e) times a table of transitions; m is not in place."""
-    flat = work.reshape(work.size)
+def product(work, flat, m_at, e_at, tables, tables_e, C, M, j):
+    """Columns from j on of the row (m, e) times a table of transitions; m is not in place. `flat`
+    is `work` (made anew for each call, it would cost as much as the sums)."""
     top = splat(work, 4.0 * ZERO)
     for i in range(C):
         top = maximum(load(work, tables_e + i * M + j) + flat[e_at + i], top)
@@ -84,7 +85,7 @@ def product(work, m_at, e_at, tables, tables_e, C, M, j):
 
 
 @helper
-def advance(work, at, t, C, M):
+def advance(work, flat, at, t, C, M):
     """`alpha` of step t from that of the step before."""
     here, before = at + step(ALPHA, C, M, t), at + step(ALPHA, C, M, t - 1)
     scores, further = at + step(SCORE, C, M, t), M  # e lies behind m
@@ -93,7 +94,7 @@ def advance(work, at, t, C, M):
             m, e = load(work, at + row(START, C, M) + j), load(work, at + row(START_E, C, M) + j)
         else:
             m, e = product(
-                work, before, before + further, at + table(FROM, C, M, 0),
+                work, flat, before, before + further, at + table(FROM, C, M, 0),
                 at + table(FROM_E, C, M, 0), C, M, j,
             )  # fmt: skip
         m = m * load(work, scores + j)
@@ -119,7 +120,7 @@ def dot(work, a, a_e, b, b_e, C):
 
 
 @helper
-def retreat(work, share, pair, at, b, t, C, M, top):
+def retreat(work, flat, share, pair, at, b, t, C, M, top):
     """The shares of the tags of step t and of the transitions to them; `beta` of the step
     before."""
     w, P = lanes(work), C + 2
@@ -140,7 +141,7 @@ def retreat(work, share, pair, at, b, t, C, M, top):
         store(work, following + M + j, load(work, beta + M + j) + load(work, scores + M + j))
     if t == 0:
         return
-    flat, before = work.reshape(work.size), at + step(ALPHA, C, M, t - 1)
+    before = at + step(ALPHA, C, M, t - 1)
     for i in range(C):
         m0, e0 = flat[before + i] * factor, flat[before + M + i] - top
         base = (b * P + i) * M
@@ -150,12 +151,39 @@ def retreat(work, share, pair, at, b, t, C, M, top):
             store(pair, base + j, load(pair, base + j) + lowered(m * m0, e + e0, 0.0))
     for j in range(0, C, w):
         m, e = product(
-            work, following, following + M, at + table(INTO, C, M, 0), at + table(INTO_E, C, M, 0),
-            C, M, j,
+            work, flat, following, following + M, at + table(INTO, C, M, 0),
+            at + table(INTO_E, C, M, 0), C, M, j,
         )  # fmt: skip
         m, e = in_place(m, e)
         store(work, beta + j, m)
         store(work, beta + M + j, e)
+
+
+@helper
+def score_of(x, target, transitions, start, end, b, n):
+    """The score of a sequence's n tags."""
+    total, before = np.float64(start[target[b, 0]]) + np.float64(end[target[b, n - 1]]), 0
+    for t in range(n):
+        tag = target[b, t]
+        total += np.float64(x[b, t, tag])
+        if t > 0:
+            total += np.float64(transitions[before, tag])
+        before = tag
+    return total
+
+
+@helper
+def take_off(target, share, pair, b, n, C):
+    """The shares of the first and of the last tag; and all shares less those of the target."""
+    for j in range(C):
+        pair[b, C, j] = share[b, 0, j]
+        pair[b, C + 1, j] = share[b, n - 1, j]
+    pair[b, C, target[b, 0]] -= 1.0
+    pair[b, C + 1, target[b, n - 1]] -= 1.0
+    for t in range(n):
+        share[b, t, target[b, t]] -= 1.0
+        if t > 0:
+            pair[b, target[b, t - 1], target[b, t]] -= 1.0
 
 
 @kernel(slow_to_compile=True, expects="scores, of which each step has a finite one")
@@ -180,8 +208,11 @@ def crf_forward(
     none, and for lengths beyond the data.
     """
     T, C, M, P, S = x.shape[1], x.shape[2], share.shape[2], pair.shape[1], work.shape[1]
-    at = lo * S
+    at, flat = lo * S, work.reshape(work.size)
     fixed = prepare(transitions, start, end, work, at, C, M) if hi > lo else 0.0
+    plain = near(transitions, start, end)
+    if plain and hi > lo:
+        prepare_plain(transitions, start, end, work, at, C, M)
     for b in range(lo, hi):
         fill_row(pair, b * P * M, P * M, 0.0)
         n = tag_count(target, lengths, b, C)
@@ -190,6 +221,13 @@ def crf_forward(
             if n < 0:
                 fill_row(pair, b * P * M, P * M, NAN)
             continue
+        if plain:
+            log_whole, tops = sums_plain(x, share, pair, work, flat, at, b, n, C, M)
+            if log_whole == log_whole:
+                score = score_of(x, target, transitions, start, end, b, n)
+                loss[b] = log_whole + (tops - score)
+                take_off(target, share, pair, b, n, C)
+                continue
         unknown, wanted = np.float64(fixed), np.float64(0.0)
         for t in range(n):
             base, tag = (b * T + t) * C, target[b, t]
@@ -201,7 +239,7 @@ def crf_forward(
             wanted += np.float64(x[b, t, tag]) - np.float64(top)
             before = start[tag] if t == 0 else transitions[target[b, max(t - 1, 0)], tag]
             wanted += np.float64(before)
-            advance(work, at, t, C, M)
+            advance(work, flat, at, t, C, M)
         wanted += np.float64(end[target[b, n - 1]])
         last = at + step(ALPHA, C, M, n - 1)
         whole, top = dot(
@@ -218,16 +256,8 @@ def crf_forward(
             store(work, at + row(BETA, C, M) + j, load(work, at + row(END, C, M) + j))
             store(work, at + row(BETA_E, C, M) + j, load(work, at + row(END_E, C, M) + j))
         for i in range(n):
-            retreat(work, share, pair, at, b, n - 1 - i, C, M, top)
-        for j in range(C):
-            pair[b, C, j] = share[b, 0, j]
-            pair[b, C + 1, j] = share[b, n - 1, j]
-        pair[b, C, target[b, 0]] -= 1.0
-        pair[b, C + 1, target[b, n - 1]] -= 1.0
-        for t in range(n):
-            share[b, t, target[b, t]] -= 1.0
-            if t > 0:
-                pair[b, target[b, t - 1], target[b, t]] -= 1.0
+            retreat(work, flat, share, pair, at, b, n - 1 - i, C, M, top)
+        take_off(target, share, pair, b, n, C)
 
 
 @kernel

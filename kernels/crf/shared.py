@@ -12,12 +12,13 @@ import numpy as np
 from ..ctc.shared import COLUMNS
 from ..declare import helper
 
-#: arrays of M columns in `work` for each tag: transitions from it and to it, each as m and as e
-FROM, FROM_E, INTO, INTO_E = range(4)
-TABLES = 4
+#: arrays of M columns in `work` for each tag: transitions from it and to it, each as m and as e,
+#: and as plain numbers
+FROM, FROM_E, INTO, INTO_E, PLAIN, PLAIN_INTO = range(6)
+TABLES = 6
 #: rows of M columns behind them: the scores of beginning and end, and what a step hands on
-START, START_E, END, END_E, NEXT, NEXT_E, BETA, BETA_E = range(8)
-ROWS = 8
+START, START_E, END, END_E, NEXT, NEXT_E, BETA, BETA_E, PLAIN_START, PLAIN_END = range(10)
+ROWS = 10
 #: arrays of M columns for each step: scores and `alpha`
 SCORE, SCORE_E, ALPHA, ALPHA_E = range(4)
 STEPS = 4

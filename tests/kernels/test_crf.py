@@ -99,11 +99,13 @@ def chains(B, T, C, seed=0, scale=2.0):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [2.0, 9.0])
 @pytest.mark.parametrize(
     ("B", "T", "C"), [(1, 1, 1), (3, 1, 3), (3, 5, 2), (2, 12, 9), (3, 40, 17), (2, 7, 33)]
 )
-def test_loss_and_gradients(B, T, C, dtype):
-    x, target, lengths, weights, dloss = chains(B, T, C)
+def test_loss_and_gradients(B, T, C, scale, dtype):
+    """Of scores near each other, which are summed as plain numbers, and of others."""
+    x, target, lengths, weights, dloss = chains(B, T, C, scale=scale)
     x, dloss, *weights = (a.astype(dtype) for a in (x, dloss, *weights))
     want = naive_crf.crf(x, target, lengths, *weights, dloss)
     for got, expected in zip(kernels(x, target, lengths, weights, dloss, dtype), want, strict=True):

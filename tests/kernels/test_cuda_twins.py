@@ -21,6 +21,7 @@ FOLDER = Path(fastnn.kernels.__file__).parent
 #: modules that one device has alone, and why
 ONLY_CPU = {
     "attention.blocks": "declares no kernel: blocks of scores for the CPU's caches",
+    "crf.near": "declares no kernel: sums in plain numbers; on CUDA always pairs with an exponent",
     "convolution.winograd": "3x3 by tiles; CUDA has a thread for each element",
     "matmul.blocked": "blocks for the CPU's caches",
     "matmul.row": "declares no kernel: one row by w in the order in which it lies",
