@@ -90,7 +90,7 @@ def advance_plain(x, work, flat, at, b, t, factor, C, M):
     base, before = (b * x.shape[1] + t) * C, at + step(ALPHA, C, M, max(t - 1, 0))
     here, scores = at + step(ALPHA, C, M, t), at + step(SCORE, C, M, t)
     top = row_max(x, base, C)
-    most = splat(work, 0.0)
+    most = splat(work, 1e-6)  # below any that is a number
     for j in range(0, C, lanes(work)):
         v = keep_part(x, load_part(x, base + j, C - j) - top, C - j, 0.0)
         v = exp(where(v >= splat(work, -APART), v, splat(work, NAN))) * factor
