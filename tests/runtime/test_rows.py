@@ -125,3 +125,16 @@ def test_programs_that_launch_the_same_share_a_body() -> None:
     assert len({id(one._ready[0]) for one in (first, *others)}) == len(bodies) == 4
     del first, longer
     assert len(bodies) == 3
+
+
+def test_a_kernel_whose_ptx_is_refused_has_no_such_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is kept like machine code, so that nobody compiles it in vain again."""
+    kept: list[bytes] = []
+    monkeypatch.setattr(rows, "_loaded", {})
+    monkeypatch.setattr(rows.compiler, "assemble", lambda *_: rows.compiler.Code(b"cubin", ""))
+    monkeypatch.setattr(rows.files, "obtain", lambda _, make, *__: kept.append(make()) or kept[-1])
+    other = PTX.replace("\tret;", "\tmov.b64 \t%rd2, fastnn_entry_scale_param_1;\n\tret;")
+    for k, (text, expected) in enumerate([(PTX, b"cubin"), (other, rows.NONE)]):
+        monkeypatch.setattr(rows.compiler, "compile_ptx", lambda *_, text=text: text)
+        kernel: Any = f"kernel {k}"
+        assert rows.code(kernel, "float32", "", (9, 0)) == kept[-1] == expected

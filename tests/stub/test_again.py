@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import pytest
 
 from tests.stub.harness import Ran, numbers, run
@@ -148,3 +150,27 @@ def test_a_longer_loop_has_no_more_nodes_and_calls_nothing_for_its_launches(ran:
 def test_the_steps_of_a_short_loop_are_nodes_of_one_graph(ran: Ran) -> None:
     ends = of(ran.section("short"), "EndCapture")
     assert len([end for end in ends if end["nodes"] > 9 * 5]) == 1
+
+
+def test_a_kernel_that_cant_read_a_row_has_all_steps_as_nodes() -> None:
+    """At all lengths of the plan: nothing fails, and the log says which kernel it is."""
+    refusing = """
+    from fastnn.runtime.cuda import rows
+    code = rows.code
+    rows.code = lambda *v: rows.NONE if "tanh" in v[0].name else code(*v)
+    """
+    begin, end = SCRIPT.index("class Loop"), SCRIPT.index("def made_alone")
+    steps = """
+    step = fnn.compile(Loop(), "cross_entropy", optim.SGD(0.1), device="cuda")
+    for length in (150, 90, 100):
+        for turn in range(2):
+            section(f"{length} {turn}")
+            step(*data(4, length, 6, steps=(length,)))
+    section("")
+    """
+    parts = map(textwrap.dedent, (refusing, SCRIPT[begin:end], steps))
+    ran = run("".join(parts))
+    assert (ran.status, ran.mistakes) == (0, []), ran.output
+    assert "can't be made to read its arguments" in ran.output
+    for length in (150, 90, 100):
+        assert max(one["nodes"] for one in of(ran.section(f"{length} 1"), "EndCapture")) > length

@@ -22,6 +22,7 @@ import numpy as np
 from fastnn.cached import cached
 from fastnn.kernels.declare import CUDA_KERNELS
 from fastnn.plan.program import Operand, PlannedRepeat, Program, leaves
+from fastnn.runtime import cache
 from fastnn.runtime.cuda import ahead, rows
 from fastnn.runtime.cuda.made import Made
 from fastnn.runtime.cuda.order import Again, Part, Sent, Steps, cut, each, ends_early
@@ -254,9 +255,10 @@ def in_loops(program: Program) -> Iterator[int]:
             yield from range(begin, number)
 
 
-def compile_missing(gpu: Gpu | SimulatedGpu, dtype: str, made: Iterable[tuple[Made, bool]]) -> None:
+def compile_missing(gpu: Gpu | SimulatedGpu, dtype: str, made: Iterable[tuple[Made, bool]]) -> bool:
     """Compile kernels that are not in the cache; those of bodies (True) in both forms at once, so
-    that Numba works on them once."""
+    that Numba works on them once. Returns whether all of these can read their arguments from rows.
+    """
     plain: list[ahead.Variant] = []
     rows_of: list[ahead.Variant] = []
     for one, repeated in made:
@@ -266,5 +268,10 @@ def compile_missing(gpu: Gpu | SimulatedGpu, dtype: str, made: Iterable[tuple[Ma
         if repeated and not gpu.has(*variant, row=True):
             rows_of.append((*variant, gpu.cc))
     ahead.compile_missing(plain, rows_of)
-    for found in dict.fromkeys(rows_of):
-        rows.code(*found)
+    refused = [v[0] for v in dict.fromkeys(rows_of) if rows.code(*v) == rows.NONE]
+    for kernel in refused:
+        cache.note(
+            f"kernel {kernel.name!r} can't be made to read its arguments from memory: loops that "
+            "launch it are captured with all their steps, which takes longer for each length"
+        )
+    return not refused

@@ -96,7 +96,11 @@ class CudaProgram:
         if larger is not None and self._has_segments_of(larger):
             self.repeats, self.bodies = larger.repeats, larger.bodies
         else:
-            self.repeats = self.graphs and program.launch_count > MOST_LAUNCHES
+            self.repeats = (
+                self.graphs
+                and program.launch_count > MOST_LAUNCHES
+                and (larger is None or larger.repeats)  # its kernels can't where that one's can't
+            )
             self.bodies = weakref.WeakValueDictionary()
         #: launches of single calls, by number
         self._single: dict[int, Launch] = {}
@@ -205,7 +209,8 @@ class CudaProgram:
         found = [None if calls_host(calls) else before.made(calls, self.place) for calls in called]
         repeated = set(again.in_loops(self.program)) if self.repeats else ()
         named = [(one, k in repeated) for k, one in enumerate(found) if one is not None]
-        again.compile_missing(self.gpu, dtype, [each for each in named if each[0].launch is None])
+        new = [each for each in named if each[0].launch is None]
+        self.repeats = again.compile_missing(self.gpu, dtype, new) and self.repeats
         if larger is None:
             self.sent = [one for one in found if one is not None]
         return [None if one is None else one.prepare(self.gpu, dtype) for one in found]

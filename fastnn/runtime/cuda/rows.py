@@ -3,7 +3,8 @@
 A launch in a graph has its arguments fixed. If it is to be made again and again with others (the
 steps of a loop), its kernel is told where its row lies, and another launch writes the row before.
 Such a kernel is the other one's PTX, in which reading a parameter has become reading a word: the
-computation is the same, and Numba does not compile it again.
+computation is the same, and Numba does not compile it again. Where the PTX does something else with
+its parameters there is no such kernel: loops that launch it have all their steps as nodes.
 """
 
 from __future__ import annotations
@@ -29,8 +30,14 @@ _ENTRY = re.compile(r"(\.entry\s+(\w+)\()([^)]*)(\)[^{]*\{\n)")
 _READS = re.compile(r"\bld\.param\.(\w+)(\s+%\w+,\s*)\[(\w+)\];")
 #: machine code by variant
 _loaded: dict[Any, bytes] = {}
+#: in place of machine code: this can't be made of the kernel
+NONE = b"none"
 #: the register that points to the row
 POINTER = "%argument_row"
+
+
+class Refused(RuntimeError):
+    """PTX that `from_row` can't rewrite."""
 
 
 def row_of(arguments: Sequence[Any]) -> np.ndarray:
@@ -45,7 +52,7 @@ def from_row(ptx: str) -> str:
     """The PTX of a kernel that has one parameter, the address of a row, in place of its own."""
     entry = _ENTRY.search(ptx)
     if entry is None:
-        raise RuntimeError("expected a kernel with parameters in the PTX, found none")
+        raise Refused("expected a kernel with parameters in the PTX, found none")
     begin, name, parameters, end = entry.groups()
     names = [p.split()[-1] for p in parameters.split(",")]
     numbers = {own: k for k, own in enumerate(names)}
@@ -59,7 +66,7 @@ def from_row(ptx: str) -> str:
 
     own, count = _READS.subn(read, ptx[entry.end() :])
     if any(re.search(rf"\b{n}\b", own) for n in names):
-        raise RuntimeError(f"{name} does something with a parameter but read it")
+        raise Refused(f"{name} does something with a parameter but read it")
     first = f"\t.reg .b64 \t{POINTER};\n\tld.param.u64 \t{POINTER}, [{pointer}];\n" if count else ""
     return f"{ptx[: entry.start()]}{begin}\n\t.param .u64 {pointer}\n{end}{first}{own}"
 
@@ -86,7 +93,8 @@ def is_there(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int
 
 
 def code(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -> bytes:
-    """Machine code (a cubin) of the kernel that reads its arguments from a row.
+    """Machine code (a cubin) of the kernel that reads its arguments from a row; NONE if its PTX
+    can't be rewritten.
 
     If it has to be compiled, the machine code of the kernel itself is made and kept, too: both come
     from the same PTX.
@@ -100,7 +108,11 @@ def code(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -
             lambda: compiler._pack(compiler.assemble(text, cc)),
             kernel, compiler.GENERATED,
         )  # fmt: skip
-        return compiler.assemble(from_row(text), cc).cubin
+        try:
+            text = from_row(text)
+        except Refused:
+            return NONE
+        return compiler.assemble(text, cc).cubin
 
     if variant not in _loaded:
         with uninterrupted():
