@@ -8,6 +8,7 @@ be left held.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import sys
 import threading
@@ -26,6 +27,11 @@ if hasattr(os, "register_at_fork"):  # a child must not find it held by a thread
         before=building.acquire, after_in_parent=building.release, after_in_child=building.release
     )
 
+#: code of functions whose frames lose their callers when they yield, maybe while somebody follows
+#: the calls of another thread, who has to begin again
+SUSPENDS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+#: how often at most
+LOOKS = 1000
 #: seconds between two looks of a thread that waits for its turn
 PAUSE = 0.0002
 
@@ -57,11 +63,14 @@ class Access:
 
     def held(self) -> bool:
         """Whether the call is going on."""
-        frame = sys._current_frames().get(self.thread)
-        while frame is not None:
-            if frame is self.frame:
-                return True
-            frame = frame.f_back
+        for _ in range(LOOKS):
+            last, frame = None, sys._current_frames().get(self.thread)
+            while frame is not None:
+                if frame is self.frame:
+                    return True
+                last, frame = frame, frame.f_back
+            if last is None or not last.f_code.co_flags & SUSPENDS:
+                break  # that was the thread's outermost call
         return False
 
     def begin(self, among: dict[Access, None]) -> None:
@@ -145,8 +154,9 @@ class AccessControl:
         steps that this thread has sent ahead."""
         for call, synchronize in list(self._runs.items()):
             if not call.held():
-                synchronize()
-                self.ended(call)
+                if call in self._runs:  # else it has ended meanwhile, and another may be going on
+                    synchronize()
+                    self.ended(call)
             elif call.between is not None and call.thread == get_ident():
                 call.between()
 

@@ -302,6 +302,30 @@ def test_a_turn_ends_with_its_call():
         assert isinstance(again, AccessControl)
 
 
+def test_a_run_that_ends_while_others_look_at_it_does_not_cut_off_the_next(monkeypatch) -> None:
+    """A prediction that was refused ended an epoch of the training early."""
+    shared, cut = AccessControl(), []
+    shared.running(Access("a run", sys._getframe()), lambda: cut.append(True))
+    monkeypatch.setattr(Access, "held", lambda call: shared.ended(call))  # and so it is not held
+    shared.synchronize()
+    assert not cut
+
+
+def test_a_call_is_held_while_a_generator_yields(monkeypatch) -> None:
+    """A generator's frame has no caller any more, so who follows the calls looks again."""
+
+    def frames() -> Any:
+        yield sys._getframe()
+        yield
+
+    generator = frames()
+    found = [next(generator)]
+    call = Access("a run", sys._getframe())
+    look = lambda: {call.thread: found.pop() if found else sys._getframe()}  # noqa: E731
+    monkeypatch.setattr(sys, "_current_frames", look)
+    assert call.held()
+
+
 def test_a_fit_in_a_thread():
     """Not the main one, which predicts with a model of its own meanwhile."""
     trainer, model = fnn.Trainer(net(), "cross_entropy", workers=2), net()
