@@ -105,6 +105,7 @@ KERNELS_ONLY_CUDA = {
     },
     "sequence_order": "sequences by length, for blocks that walk together",
     "clear_words": "what these blocks exchange, before the launch",
+    "next_step": "a loop's body launched again moves its own words",
     "valid_steps": "which rows of the padded steps count in products over all steps",
 }
 
