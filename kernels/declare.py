@@ -154,6 +154,7 @@ class CudaKernel:
     grain: int = 1
     block: int = 1
     may_raise: bool = False
+    shown = property(lambda self: self.name)  # as of `Kernel`
 
     @property
     def doc(self) -> str:

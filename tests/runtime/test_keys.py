@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastnn.kernels import recorded
-from fastnn.kernels.declare import HELPERS, KERNELS
-from fastnn.runtime import keys
+from fastnn.kernels import recorded, topics
+from fastnn.kernels.declare import CUDA_KERNELS, HELPERS, KERNELS
+from fastnn.runtime import cache, keys
 from fastnn.runtime.cpu import ahead, compiler
 from fastnn.runtime.cuda import compiler as cuda_compiler
 
@@ -216,6 +216,21 @@ def test_what_has_no_exact_key_is_refused(value: Any) -> None:
         keys.function_key(scope["f"])
 
 
+@pytest.mark.parametrize("table", [KERNELS, CUDA_KERNELS])
+def test_a_kernel_without_a_key_is_compiled_anew(
+    table: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_noted", set())
+    topics.load("cuda")
+    kernel = next(iter(table.values()))
+
+    def path() -> Path:
+        raise keys.Unkeyed("a list")
+
+    assert compiler.obtain(path, lambda: b"code", kernel) == b"code"
+    assert f"kernel {kernel.name!r} is compiled anew in each process" in caplog.text
+
+
 def test_an_attribute_called_like_a_global_is_none() -> None:
     """`window.kernel` in a file that has imported `kernel`."""
     inner = "def f(x):\n    return [v.kernel for v in x]"
@@ -228,9 +243,6 @@ def test_an_attribute_called_like_a_global_is_none() -> None:
 
 def test_every_kernel_has_a_key() -> None:
     ahead.load_all()
-    from fastnn.kernels import topics
-    from fastnn.kernels.declare import CUDA_KERNELS
-
     topics.load("cuda")
     for table, generated in (
         (KERNELS, compiler.GENERATED),
