@@ -174,3 +174,30 @@ def test_a_kernel_that_cant_read_a_row_has_all_steps_as_nodes() -> None:
     assert "can't be made to read its arguments" in ran.output
     for length in (150, 90, 100):
         assert max(one["nodes"] for one in of(ran.section(f"{length} 1"), "EndCapture")) > length
+
+
+def test_a_graph_whose_capture_failed_is_captured_in_the_next_step() -> None:
+    ran = run("""
+    import os
+    os.environ["FASTNN_POISON"] = "0"
+    from fastnn.runtime.cuda.gpu import Gpu
+    capture = Gpu.capture
+    def failing(*_):
+        Gpu.capture = capture
+        raise MemoryError("none is left")
+    step = fnn.compile(nn.Linear(6, 4), "cross_entropy", optim.SGD(0.1), device="cuda")
+    step(*data(4, 6))
+    Gpu.capture = failing
+    try:
+        step(*data(4, 6))
+    except MemoryError:
+        print("failed")
+    for name in ("next", "later"):
+        section(name)
+        step(*data(4, 6))
+    section("")
+    """)
+    assert (ran.status, ran.mistakes) == (0, []), ran.output
+    assert "failed" in ran.output
+    assert of(ran.section("next"), "EndCapture")
+    assert of(ran.section("later"), "Launch") == []

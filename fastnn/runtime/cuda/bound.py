@@ -294,9 +294,9 @@ class CudaProgram:
                 call_host(self, part.host)
             if part.wanted is not None and not self._contents(part.wanted).any():
                 continue
+            if self.graphs and part.sent + 1 == part.since and len(part):
+                part.replay = part.captured(self.gpu)  # if that fails, the next step does it
             part.sent += 1
-            if self.graphs and part.sent == part.since and len(part):
-                part.replay = part.captured(self.gpu)
             if part.replay is not None:
                 part.replay()
             else:
