@@ -113,8 +113,9 @@ print(fnn.__file__, compiler.compiled_count, "numba" in sys.modules)
 def test_a_first_training_compiles_nothing(wheel, tmp_path):
     wheel.extractall(tmp_path / "site")
     with zipfile.ZipFile(tmp_path / "site" / "fastnn" / "objects" / "native.zip") as pack:
-        # code that refers to functions of Numba's has it imported
-        assert [name for name in pack.namelist() if b"numba_" in pack.read(name)] == []
+        # code that refers to functions of Numba's has it imported, but for that of `reshape`
+        others = re.compile(rb"numba_(?!attempt_nocopy_reshape\b)")
+        assert [name for name in pack.namelist() if others.search(pack.read(name))] == []
         # nor does it name folders of the machine that built it
         place = re.compile(rb"\w[/\\\\]\w+\.py\b")
         assert [name for name in pack.namelist() if place.search(pack.read(name))] == []

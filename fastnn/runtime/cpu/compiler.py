@@ -31,13 +31,11 @@ from fastnn.interrupts import uninterrupted
 from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime import cache, keys, sources
 from fastnn.runtime.compile_errors import refuse_without_package
-from fastnn.runtime.cpu import codegen, shipped
+from fastnn.runtime.cpu import codegen, helper_functions, shipped
 from fastnn.runtime.cpu.checks import checked
 from fastnn.runtime.cpu.codegen import OUT_OF_BOUNDS, compile_object, emit, lock, target_machine
 
 ENTRY = codegen.ENTRY
-#: what the names of Numba's C functions begin with: a user's kernel may call some (math.gamma)
-NUMBA_HELPER = b"numba_"
 #: those that give the state of NumPy's and Python's random numbers
 RANDOM = (b"numba_get_np_random_state", b"numba_get_py_random_state")
 #: modules whose functions have code generators: they count in a kernel's key by name
@@ -227,10 +225,7 @@ def load_object(code: bytes) -> int:
     """Load an object file into the process and return the address of its entry."""
     from llvmlite import binding
 
-    if NUMBA_HELPER in code:  # LLVM would end the process for a function that it can't find
-        from numba.core.registry import cpu_target
-
-        _keep_alive.append(cpu_target.target_context)  # making it tells LLVM the addresses
+    _keep_alive.append(helper_functions.make_known(code))
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target_machine())
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
