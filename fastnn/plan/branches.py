@@ -15,7 +15,7 @@ from fastnn.plan.program import Operand, PlannedCall, Program, item_size
 
 #: branches at most: so many parts of a GPU's work may be under way at once
 MOST_BRANCHES = 8
-#: launches of a program of which all pairs are compared; a longer one (a loop's steps, unrolled)
+#: launches of a program of which all pairs are compared; a longer one (many steps of a loop)
 #: stays in one branch
 MOST_LAUNCHES = 600
 #: where an array of the caller's ends
