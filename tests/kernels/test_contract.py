@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
+from fastnn import nn, optim
 from fastnn.kernels.declare import KERNELS, Kernel, kernel
-from fastnn.kernels.update.shared import MADE
 from fastnn.runtime.cpu import ahead
 from fastnn.testing.kernels import call
-from tests.golden.models import CASES, numbers
+from tests.golden.models import CASES, fit, ids, numbers
 from tests.kernels import contract
 from tests.kernels.direct import DIRECT
 from tests.kernels.direct_device import DIRECT_CPU
@@ -40,11 +39,19 @@ def test_updates(name: str) -> None:
     contract.check(made, operands, lambda given, lo, hi: run(name, given, lo, hi))
 
 
+def passes() -> None:
+    """Updates in several passes, on the numbers that they have in a training."""
+    for kind in (optim.Adafactor, optim.AdaSecant, optim.LAMB, optim.Muon, optim.VSGD,
+                 optim.VSGDfd):  # fmt: skip
+        net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 3))
+        fit(net, numbers(8, 3), ids(8, below=3), "cross_entropy", optimizer=kind())
+
+
 @pytest.fixture(scope="module")
 def checked() -> set[str]:
     """Names of the kernels that models came to."""
     with checking("cpu", run, KERNELS) as seen:
-        for case in (*CASES.values(), more):
+        for case in (*CASES.values(), more, passes):
             case()
     return {kind[0] for kind in seen}
 
@@ -59,9 +66,9 @@ def test_no_kernel_is_left_out(checked: set[str]) -> None:
         for name, made in KERNELS.items()
         if (made.function.__module__ or "fastnn.kernels").startswith("fastnn.kernels")
     }
-    # updates in passes have tests of their own; so have the steps of full-batch methods
-    # (tests/optim), whose state is no state if its numbers are drawn at random
-    known = checked | set(MADE) | set(DIRECT) | set(DIRECT_CPU)
+    # the steps of full-batch methods have tests of their own (tests/optim): their state is no
+    # state if its numbers are drawn at random
+    known = checked | set(UPDATES) | set(DIRECT) | set(DIRECT_CPU)
     steps = ("_descend", "hessian_free_step", "marquardt_step")
     known |= {name for name in ours if name.endswith(steps)}
     assert sorted(n for n in ours - known if _ours(n)) == []
