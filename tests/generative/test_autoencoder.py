@@ -101,6 +101,17 @@ def test_contraction_is_the_jacobians_norm_on_average() -> None:
     assert found - plain == pytest.approx(np.mean(norms), rel=0.05)
 
 
+def test_contraction_counts_what_corruption_leaves_out() -> None:
+    """Of the encoder at the damaged input; a decoder of zeros leaves the reconstruction alone."""
+    x = RNG.uniform(0.5, 1.5, (500, 8))
+    encoder, decoder = (nn.Linear(8, 8, bias=False) for _ in range(2))
+    encoder.weight.value, decoder.weight.value = np.eye(8), np.zeros((8, 8))
+    model = Autoencoder(encoder, decoder, corruption=0.5, contraction=1.0)
+    seen = model.fit(x, epochs=1, batch_size=500, lr=0.0, dtype="float64", verbose=False)
+    plain = 4.0 * np.log(2.0 * np.pi) + 0.5 * (x**2).sum(axis=1).mean()
+    assert seen["loss"][0] - plain == pytest.approx(8.0, rel=0.1)  # the identity's squared norm
+
+
 def test_sparsity_makes_codes_small() -> None:
     x = RNG.random((200, 5)).astype(np.float32)
     sizes = []
