@@ -11,6 +11,7 @@ from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
+from fastnn.ops.beam import WIDEST
 from fastnn.public import publish
 
 #: the end of a sentence, as language models call it
@@ -22,7 +23,8 @@ class CTCDecoder(Module):
 
     Args:
         symbols: what each class stands for, the blank's included (anything, it is not looked at).
-        beam: prefixes that are kept; 0 reads the likeliest path only (`ops.ctc_greedy`).
+        beam: prefixes that are kept, at most 10,000; 0 reads the likeliest path only
+            (`ops.ctc_greedy`).
         best: how many readings are returned, at most `beam`.
         blank: the blank's class.
         words: the words that there are; None: any row of symbols. They are written in symbols, with
@@ -35,9 +37,9 @@ class CTCDecoder(Module):
     Inputs: logits, shape (batch, steps, classes), and the numbers of their steps (batch,), or none;
     outputs: see `ops.ctc_beam`. `text` gives strings.
 
-    Raises OptionError for symbols or words that are not texts, for a `blank` that is no symbol, for
-    words or a model without a beam, and for words that the symbols cannot spell; ShapeError for
-    logits of another number of classes than there are symbols.
+    Raises OptionError for symbols or words that are not texts, for a `blank` that is no symbol, a
+    `beam` out of range, words or a model without a beam, and words that the symbols cannot spell;
+    ShapeError for logits of another number of classes than there are symbols.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -51,7 +53,8 @@ class CTCDecoder(Module):
         words: Iterable[str] | None = None, model: Any = None, weight: float = 0.5,
         bonus: float = 0.0,
     ):  # fmt: skip
-        check_whole("CTCDecoder", 0, beam=beam, blank=blank)
+        check_whole("CTCDecoder", 0, WIDEST, beam=beam)
+        check_whole("CTCDecoder", 0, blank=blank)
         check_whole("CTCDecoder", 1, best=best)
         check_numbers("CTCDecoder", weight=weight, bonus=bonus)
         if model is not None and not hasattr(model, "arcs"):

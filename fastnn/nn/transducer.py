@@ -14,6 +14,7 @@ from fastnn.nn.linear import Embedding, Linear
 from fastnn.nn.loss_base import Loss
 from fastnn.nn.module import Module
 from fastnn.nn.regularization import Dropout
+from fastnn.ops.beam import WIDEST
 from fastnn.public import publish
 
 
@@ -212,7 +213,7 @@ class TransducerDecoder(Module):
     Args:
         model: the transducer.
         symbols: what each class stands for, the blank's included (anything, it is not looked at).
-        beam: hypotheses that are kept; 1 takes the likeliest symbol in each step.
+        beam: hypotheses that are kept, at most 10,000; 1 takes the likeliest symbol in each step.
         best: how many readings are returned, at most `beam`.
         labels: how many labels a sequence has at most; None: as many as there are frames.
 
@@ -220,7 +221,7 @@ class TransducerDecoder(Module):
     gives strings.
 
     Raises OptionError for a model that is no transducer, for another number of symbols than it has
-    classes, for sizes below 1, and for `best` above `beam`.
+    classes, for sizes out of range, and for `best` above `beam`.
 
     >>> from fastnn import nn
     >>> model = nn.Transducer(nn.Linear(3, 8), 8, symbols=3, hidden=4, joint=4)
@@ -233,7 +234,8 @@ class TransducerDecoder(Module):
         self, model: Transducer, symbols: Sequence[str], beam: int = 8, *, best: int = 1,
         labels: int | None = None,
     ):  # fmt: skip
-        check_whole("TransducerDecoder", 1, beam=beam, best=best)
+        check_whole("TransducerDecoder", 1, WIDEST, beam=beam)
+        check_whole("TransducerDecoder", 1, best=best)
         if labels is not None:
             check_whole("TransducerDecoder", 1, labels=labels)
         if not isinstance(model, Transducer):

@@ -24,6 +24,9 @@ from fastnn.ops.sequence import loop
 from fastnn.ops.shape import expand, reshape
 from fastnn.public import publish
 
+#: hypotheses of a sample, at most: time and memory grow with them
+WIDEST = 10_000
+
 #: of (a step's input (N, ...), states (N, ...), maybe what does not change (N, ...)): scores of the
 #: next symbols (N, V), new states
 Step = Callable[..., tuple[Value, Sequence[Value]]]
@@ -100,7 +103,7 @@ def beam_search(
         start: the symbol before the first one.
         stop: the symbol that ends a sequence.
         steps: symbols of a sequence, at most, the stop symbol included.
-        width: hypotheses of each sample.
+        width: hypotheses of each sample, at most 10,000.
         min_steps: symbols before the stop symbol, at least.
         length_penalty: hypotheses are compared by their log-probability divided by ((5 + symbols) /
             6) to this power (Wu et al. 2016, "Google's neural machine translation system"). 0: by
@@ -144,7 +147,8 @@ def beam_search(
     graph, batch = states[0].graph, states[0].shape[0]
     name = f"{where(graph.scope)}beam_search"
     n_best = width if n_best is None else n_best
-    check_whole(name, 1, width=width, steps=steps, n_best=n_best)
+    check_whole(name, 1, WIDEST, width=width)
+    check_whole(name, 1, steps=steps, n_best=n_best)
     check_whole(name, 0, start=start, stop=stop, min_steps=min_steps)
     if min_steps >= steps:
         raise OptionError(f"{name}: expected min_steps below steps={steps}, got {min_steps}")

@@ -10,6 +10,7 @@ import numpy as np
 from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.value import Value
 from fastnn.kernels.ctc.language import UNKNOWN
+from fastnn.ops.beam import WIDEST
 from fastnn.ops.ctc import _checked_blank, _checked_labels, _checked_logits
 from fastnn.ops.declare import floats, op, output, outputs
 from fastnn.ops.reduce import log_softmax
@@ -112,7 +113,7 @@ def ctc_beam(
     Args:
         x: logits, shape (batch, steps, classes).
         lengths: frames of each sequence, integers (batch,); None: all steps.
-        beam: prefixes that are kept.
+        beam: prefixes that are kept, at most 10,000.
         best: labellings that are returned, at most `beam`.
         blank: the class that stands for no label.
         word_list: places (Q, classes): the place after a label or -1, place 0 being a word's
@@ -136,7 +137,7 @@ def ctc_beam(
     """
     lengths = _checked_logits(x, lengths)
     graph, scope = x.graph, where(x.graph.scope)
-    for what, number, most in (("beam", beam, 10_000), ("best", best, beam)):
+    for what, number, most in (("beam", beam, WIDEST), ("best", best, beam)):
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
             raise OptionError(f"{scope}ctc_beam: expected {what} in 1..{most}, got {number!r}")
     if not weight >= 0:

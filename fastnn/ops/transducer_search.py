@@ -14,7 +14,7 @@ from fastnn.graph.value import Value
 from fastnn.kernels.beam.shared import NEVER
 from fastnn.ops.arithmetic import _to_floats, multiply
 from fastnn.ops.arithmetic import where as choose
-from fastnn.ops.beam import _ids, _reordered
+from fastnn.ops.beam import WIDEST, _ids, _reordered
 from fastnn.ops.comparison import equal
 from fastnn.ops.declare import floats, like, op, output, outputs
 from fastnn.ops.lengths import checked_lengths
@@ -77,7 +77,7 @@ def transducer_search(
         lengths: frames of each sequence, integers (batch,); None: all steps.
         blank: the class that goes on to the next frame.
         labels: how many labels a sequence has at most.
-        width: hypotheses that are kept.
+        width: hypotheses that are kept, at most 10,000.
         n_best: how many sequences of labels are returned, at most `width`.
 
     Returns:
@@ -98,7 +98,8 @@ def transducer_search(
         )
     if not all(isinstance(s, Value) and s.ndim > 1 for s in states):
         raise ShapeError(f"{name}: expected states of shape (batch, ...), symbolic")
-    check_whole(name, 1, labels=labels, width=width, n_best=n_best)
+    check_whole(name, 1, WIDEST, width=width)
+    check_whole(name, 1, labels=labels, n_best=n_best)
     check_whole(name, 0, blank=blank)
     if n_best > width:
         raise OptionError(f"{name}: expected n_best to be at most width={width}, got {n_best}")

@@ -254,6 +254,8 @@ def test_translate(tmp_path, monkeypatch):
     assert done.exit_code == 0, done.output
     assert len(done.output.splitlines()) == 2
     assert picture.stat().st_size > 1000
+    done = run("translate", "one", "--checkpoint", str(folder), "--width", "100000")
+    assert "'--width': 100000 is not in the range 1<=x<=1000" in done.output + done.stderr
     done = run("translate", "one", "--checkpoint", str(tmp_path / "none"))
     assert done.exit_code == 1
     assert "expected the description of a translator" in done.output + done.stderr

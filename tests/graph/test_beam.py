@@ -165,6 +165,7 @@ def test_a_sample_does_not_depend_on_its_neighbours() -> None:
     ("options", "message"),
     [
         ({"width": 0}, "width to be a whole number >= 1"),
+        ({"width": 10_001, "steps": 9}, "width to be at most 10,000, got 10,001"),
         ({"steps": 3, "min_steps": 3}, "min_steps below steps=3"),
         ({"n_best": 5}, "n_best to be at most width=4"),
         ({"length_penalty": -1.0}, "length_penalty in"),

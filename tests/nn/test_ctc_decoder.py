@@ -220,6 +220,8 @@ def test_bad_input_is_refused_by_name():
         nn.CTCDecoder(["", "a"], words=["a"])
     with pytest.raises(OptionError, match="'ax' with"):
         nn.CTCDecoder(["", "a", " "], words=["ax"])
+    with pytest.raises(OptionError, match="beam to be at most 10,000, got 10,001"):
+        nn.CTCDecoder(["", "a"], 10_001)
     with pytest.raises(OptionError, match="need a beam"):
         nn.CTCDecoder(["", "a", " "], 0, words=["a"])
     with pytest.raises(OptionError, match="best in"):

@@ -141,6 +141,8 @@ def test_wrong_use_is_refused():
     model = model_of(0)
     with pytest.raises(OptionError, match="text for each of 3 classes"):
         nn.TransducerDecoder(model, ["", "a"])
+    with pytest.raises(OptionError, match="beam to be at most 10,000, got 10,001"):
+        nn.TransducerDecoder(model, ["", "a", "b"], 10_001)
     with pytest.raises(OptionError, match="at most beam=2"):
         nn.TransducerDecoder(model, ["", "a", "b"], 2, best=3)
     with pytest.raises(OptionError, match="one of 3 classes, got 3"):
