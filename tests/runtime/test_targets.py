@@ -149,7 +149,9 @@ def test_other_nets_find_their_kernels(name: str, monkeypatch: pytest.MonkeyPatc
 
 def test_names_of_code_are_those_of_any_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     ahead.load_all()
-    ours = [n for n, k in KERNELS.items() if k.function.__module__.startswith("fastnn.kernels.")]
+    ours = [
+        n for n, k in KERNELS.items() if (k.function.__module__ or "").startswith("fastnn.kernels.")
+    ]
     variants = [(kernel, "float32", "") for kernel in ours if not KERNELS[kernel].traits.host]
     before = [compiler.object_name(KERNELS[k], *types) for k, *types in variants]
     become("x86-64-v4-tiles", monkeypatch)
