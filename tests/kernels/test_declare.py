@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import fastnn
+import fastnn.optim
 from fastnn.errors import OptionError
 from fastnn.kernels import types
 from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, Array, Traits, cuda_kernel, kernel
