@@ -157,6 +157,18 @@ def _arrays(sizes: tuple[int, int, int], batch: int) -> tuple[np.ndarray, np.nda
     return x, dy, rng.standard_normal((k, c, 3, 3)).astype(np.float32) * np.float32(0.05)
 
 
+def _tensors(arrays: tuple[np.ndarray, ...], last: bool, threads: int) -> list[Any]:
+    """PyTorch's images, weights and gradient to the outputs; all but the gradient want one."""
+    import torch
+
+    torch.set_num_threads(threads)
+    form = torch.channels_last if last else torch.contiguous_format
+    made = [torch.tensor(a).contiguous(memory_format=form) for a in arrays]
+    for tensor in made[:-1]:
+        tensor.requires_grad_()
+    return made
+
+
 def whole_convolution(sizes: tuple[int, int, int], batch: int, threads: int) -> Sides:
     """The program whose memory is compared: images that are a parameter, the outputs times an
     array, their sum, and a step of SGD."""
@@ -170,12 +182,7 @@ def whole_convolution(sizes: tuple[int, int, int], batch: int, threads: int) -> 
     def with_torch(last: bool) -> Step:
         import torch
 
-        torch.set_num_threads(threads)
-        form = torch.channels_last if last else torch.contiguous_format
-        image, weight, grad = (
-            torch.tensor(a).contiguous(memory_format=form).requires_grad_(a is not dy)
-            for a in (x, w, dy)
-        )  # fmt: skip
+        image, weight, grad = _tensors((x, w, dy), last, threads)
         conv2d, sgd = torch.nn.functional.conv2d, torch.optim.SGD([image, weight], lr=0.0)
         return torch_step(None, lambda: (conv2d(image, weight, padding=1) * grad).sum(), adam=sgd)
 
@@ -209,19 +216,14 @@ def convolution(sizes: tuple[int, int, int], batch: int, threads: int) -> Sides:
     def with_torch(last: bool) -> Step:
         import torch
 
-        torch.set_num_threads(threads)
-        form = torch.channels_last if last else torch.contiguous_format
-        image, weight, grad = (
-            torch.tensor(a).contiguous(memory_format=form).requires_grad_(a is not dy)
-            for a in (x, w, dy)
-        )  # fmt: skip
+        image, weight, grad = _tensors((x, w, dy), last, threads)
         found: list[float] = []
 
         def step() -> float:
             image.grad = weight.grad = None
             torch.nn.functional.conv2d(image, weight, padding=1).backward(grad)
             if not found:
-                found.append(total(image.grad.numpy(), weight.grad.numpy()))  # type: ignore[union-attr]
+                found.append(total(image.grad.numpy(), weight.grad.numpy()))
             return found[0]
 
         return step
