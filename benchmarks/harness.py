@@ -1,6 +1,7 @@
-"""How benchmarks measure: sides take turns in one process, medians and minima are kept.
+"""How benchmarks measure: sides take turns in one process; medians, quartiles, minima are kept.
 
 The machine's limits (multiply-add peak of one core, memory bandwidth) are measured in the same run.
+Results of earlier runs stay beside the last one's, so that a ratio can be given as a range.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import platform
 import shutil
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -18,6 +20,11 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parent.parent
+RUNS = 5  # how many runs a file of results holds
+#: what says which row of another run is the same
+IDENTITY = ("workload", "row", "what", "batch", "optimizer", "kind", "size", "loss", "lengths",
+            "threads")  # fmt: skip
 Side = Callable[[int], None]  # runs so many steps
 
 
@@ -36,7 +43,7 @@ def alternate(
     most: int = 2000,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, float]]:
-    """Median and minimum seconds of a step for each side.
+    """Median, quartiles and minimum of the seconds of a step for each side.
 
     Every side is warmed up, then they take turns; a turn has as many steps as fit in its share of
     `budget` seconds for each side. `clock` tells the time; `time.process_time` that of the CPU.
@@ -50,10 +57,13 @@ def alternate(
     for _ in range(turns):
         for name, side in sides.items():
             times[name].append(seconds_per_step(side, steps[name], clock))
-    return {
-        name: {"median": statistics.median(t), "minimum": min(t), "steps": steps[name] * turns}
-        for name, t in times.items()
-    }
+    return {name: summary(t) | {"steps": steps[name] * turns} for name, t in times.items()}
+
+
+def summary(times: list[float]) -> dict[str, float]:
+    """Median, quartiles and minimum of a side's turns."""
+    low, median, high = statistics.quantiles(times, method="inclusive") if times[1:] else times * 3
+    return {"median": median, "low": low, "high": high, "minimum": min(times)}
 
 
 def environment() -> dict[str, Any]:
@@ -68,7 +78,8 @@ def environment() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[name] = None
     return {
-        "date": datetime.date.today().isoformat(),
+        "date": datetime.datetime.now().isoformat(" ", "minutes"),
+        "commit": commit(),
         "cpu": host.cpu,
         "simd": f"{host.name}, {host.vector_bits} bits",
         "cores": len(os.sched_getaffinity(0))
@@ -80,26 +91,69 @@ def environment() -> dict[str, Any]:
     }
 
 
+def commit() -> str | None:
+    """The commit that is measured, with a + if files were changed after it."""
+    try:
+        shown = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return shown.stdout.strip()
+
+
 def write(
     name: str, command: str, rows: list[dict[str, Any]], folder: Path = RESULTS, **more: Any
 ) -> Path:
     """Keep results as JSON, whole or not at all, with a copy in the folder OUT, if that is set.
 
-    Those of another kind of CPU stay: this one's get its name.
+    Those of another kind of CPU stay: this one's get its name. Of this CPU's earlier runs the
+    ratios and shares stay (`spread`), of the last few.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     where = environment()
-    content = {"command": command, "environment": where, **more, "rows": rows}
     cpu = where["cpu"]
     if path.exists() and json.loads(path.read_text())["environment"].get("cpu") != cpu:
         path = folder / f"{name}-{cpu}.json"
+    content = {"command": command, "environment": where, **more, "rows": rows}
+    if path.exists():
+        before = json.loads(path.read_text())
+        content["earlier"] = [brief(before), *before.get("earlier", [])][: RUNS - 1]
     new = path.with_suffix(".new")
     new.write_text(json.dumps(content, indent=1) + "\n")
     new.replace(path)
     if out := os.environ.get("OUT"):
         shutil.copy(path, out)
     return path
+
+
+def brief(found: dict[str, Any]) -> dict[str, Any]:
+    """What stays of a run: when, how busy the machine was, each row's names and numbers."""
+    where = {k: found["environment"].get(k) for k in ("date", "commit", "load")}
+    rows = [{k: v for k, v in row.items() if not isinstance(v, dict)} for row in found["rows"]]
+    return {"environment": where, "rows": rows}
+
+
+def spread(found: dict[str, Any], row: dict[str, Any], field: str) -> list[float]:
+    """A row's number in this run and the earlier ones, ascending."""
+
+    def name(other: dict[str, Any]) -> str:  # JSON makes lists of tuples
+        return json.dumps([other.get(k) for k in IDENTITY])
+
+    runs = [found, *found.get("earlier", [])]
+    same = [other for run in runs for other in run["rows"] if name(other) == name(row)]
+    return sorted(other[field] for other in same if other.get(field) is not None)
+
+
+def ranged(found: dict[str, Any], row: dict[str, Any], field: str, form: str = ".2f") -> str:
+    """A row's number, with its range where several runs gave different ones."""
+    if row.get(field) is None:
+        return "-"
+    least, *_, most = [format(v, form) for v in spread(found, row, field)] * 2
+    shown = format(row[field], form)
+    return shown if least == most else f"{shown} ({least}–{most})"
 
 
 def table(rows: list[dict[str, Any]], columns: list[str]) -> str:

@@ -54,9 +54,13 @@ def torch_mlp(
 
 
 def jax_mlp(
-    sizes: Sequence[int], batch: int, optimizer: str = "adam"
+    sizes: Sequence[int], batch: int, optimizer: str = "adam", looped: int = 0
 ) -> tuple[Steps, dict[str, Any]]:
-    """JAX with the whole step in one `jit`, buffers donated."""
+    """JAX with the whole step in one `jit`, buffers donated.
+
+    With `looped`, the number of samples of a data set, all steps run in one compiled loop (what
+    `jax.lax.scan` becomes), each with its rows of the data set, in an order given by indices.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -66,8 +70,9 @@ def jax_mlp(
         bound = c**-0.5
         params.append(jnp.asarray(rng.uniform(-bound, bound, (c, k)).astype(np.float32)))
         params.append(jnp.asarray(rng.uniform(-bound, bound, k).astype(np.float32)))
-    x = jnp.asarray(rng.standard_normal((batch, sizes[0])).astype(np.float32))
-    y = jnp.asarray(rng.integers(0, sizes[-1], batch))
+    samples = looped or batch
+    x = jnp.asarray(rng.standard_normal((samples, sizes[0])).astype(np.float32))
+    y = jnp.asarray(rng.integers(0, sizes[-1], samples))
     last = len(sizes) - 2
 
     def loss(params: Any, x: Any, y: Any) -> Any:
@@ -94,16 +99,27 @@ def jax_mlp(
         new = [rule(*a, t) for a in zip(params, grads, ms, vs, strict=True)]
         return ([n[0] for n in new], [n[1] for n in new], [n[2] for n in new], t + 1.0), value
 
-    compiled = jax.jit(step, donate_argnums=0)
+    def loop(state: Any, x: Any, y: Any, order: Any, count: Any) -> Any:
+        def body(k: Any, state: Any) -> Any:
+            rows = jax.lax.dynamic_slice(order, (k % (samples // batch) * batch,), (batch,))
+            return step(state, x[rows], y[rows])[0]
+
+        return jax.lax.fori_loop(0, count, body, state)
+
+    compiled = jax.jit(loop if looped else step, donate_argnums=0)
     zeros = [jnp.zeros_like(p) for p in params]
-    holder = {"state": (params, zeros, [jnp.zeros_like(p) for p in params], jnp.float32(1.0))}
+    state = (params, zeros, [jnp.zeros_like(p) for p in params], jnp.float32(1.0))
+    order = jnp.asarray(rng.permutation(samples))
+    holder = {"state": state, "x": x, "y": y, "order": order}
 
     def steps(count: int) -> None:
-        state, value = holder["state"], None
-        for _ in range(count):
-            state, value = compiled(state, x, y)
-        jax.block_until_ready(value)
-        holder["state"] = state
+        data = (holder["x"], holder["y"])
+        if looped:
+            holder["state"] = compiled(holder["state"], *data, holder["order"], count)
+        else:
+            for _ in range(count):
+                holder["state"], _ = compiled(holder["state"], *data)
+        jax.block_until_ready(holder["state"])
 
     return steps, holder
 

@@ -107,6 +107,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[])
     options = parser.parse_args()
     rows = measure(options.turns, set(options.only))
+    if options.only:
+        return
     path = harness.write(
         "precision", "python -m benchmarks.precision", rows, fma_peak_gflops=limits.fma_peak()
     )

@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 import textwrap
 from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- measured: python -m benchmarks.readme -->", "<!-- end of measured -->"
@@ -16,6 +19,7 @@ LIBRARIES = {
     "torch": "PyTorch",
     "torch.compile": "torch.compile",
     "jax": "JAX",
+    "jax loop": "JAX, compiled loop",
     "sklearn": "scikit-learn",
 }
 
@@ -23,6 +27,14 @@ LIBRARIES = {
 def wrapped(text: str) -> str:
     """A paragraph in lines."""
     return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def runs(found: dict[str, Any]) -> str:
+    """How many runs the ranges come from."""
+    dates = [run["environment"]["date"] for run in found.get("earlier", [])]
+    if not dates:
+        return ""
+    return f"; ratios with their range over {len(dates) + 1} runs since {min(dates)}"
 
 
 def table(path: Path) -> str:
@@ -35,21 +47,24 @@ def table(path: Path) -> str:
         f"{'s' if threads != [1] else ''}, float32; {where['cpu']} ({where['simd']}), Python "
         f"{where['python']}, PyTorch {where['torch']}, JAX {where['jax']}, scikit-learn "
         f"{where['scikit-learn']}; {where['date']}, `{found['command']}`"
-        f"{', on a busy machine' if where['load'] > where['cores'] else ''}:"
+        f"{', on a busy machine' if where['load'] > where['cores'] + 0.5 else ''}{runs(found)}:"
     )
+    libraries = [k for k in LIBRARIES if any(k in row["seconds"] for row in rows)]
+    names = " | ".join(LIBRARIES[k] for k in libraries)
     lines = [
         wrapped(head),
         "",
-        "| net | batch | optimiser | " + " | ".join(LIBRARIES.values()) + " |",
-        "|---|--:|---|" + "--:|" * len(LIBRARIES),
+        f"| net | batch | optimiser | {names} | best peer / fastnn |",
+        "|---|--:|---|" + "--:|" * len(libraries) + "--:|",
     ]
     for row in rows:
         cells = []
-        for library in LIBRARIES:
+        for library in libraries:
             seconds = row["seconds"].get(library)
             cells.append(f"{1e6 * seconds['median']:,.0f}" if seconds else "")
         lines.append(
-            f"| {row['workload']} | {row['batch']} | {row['optimizer']} | {' | '.join(cells)} |"
+            f"| {row['workload']} | {row['batch']} | {row['optimizer']} | {' | '.join(cells)} | "
+            f"{harness.ranged(found, row, 'ratio')} |"
         )
     return "\n".join(lines)
 
@@ -62,13 +77,14 @@ def recurrent(path: Path) -> str:
         f"Milliseconds a training step of recurrent nets with Adam, median, "
         f"{'/'.join(map(str, threads))} thread{'s' if threads != [1] else ''}; {where['cpu']} "
         f"({where['simd']}), {where['date']}, `{found['command']}`"
-        f"{', on a busy machine' if where['load'] > where['cores'] else ''}:"
+        f"{', on a busy machine' if where['load'] > where['cores'] + 0.5 else ''}{runs(found)}:"
     )
     lines = [
         wrapped(head),
         "",
-        "| net | steps, batch, inputs, units | loss at | lengths | fastnn | PyTorch | JAX |",
-        "|---|---|---|---|--:|--:|--:|",
+        "| net | steps, batch, inputs, units | loss at | lengths | fastnn | PyTorch | JAX | "
+        "best peer / fastnn |",
+        "|---|---|---|---|--:|--:|--:|--:|",
     ]
     for row in found["rows"]:
         times = {k: f"{v['median'] * 1e3:.2f}" for k, v in row["seconds"].items()}
@@ -77,7 +93,8 @@ def recurrent(path: Path) -> str:
             torch += f" (packed {times['torch packed']})"
         lines.append(
             f"| {row['kind']} | {', '.join(map(str, row['size']))} | {row['loss']} | "
-            f"{row['lengths']} | {times['fastnn']} | {torch} | {times.get('jax', '')} |"
+            f"{row['lengths']} | {times['fastnn']} | {torch} | {times.get('jax', '')} | "
+            f"{harness.ranged(found, row, 'ratio')} |"
         )
     return "\n".join(lines)
 

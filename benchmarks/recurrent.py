@@ -262,6 +262,8 @@ def main() -> None:
         for kind in KINDS
         if options.kind in ("", kind) and options.only in ("", ",".join(map(str, size)))
     ]
+    if options.kind or options.only or options.peers != ["torch", "jax"]:
+        return
     command = f"python -m benchmarks.recurrent --threads {options.threads}"
     path = harness.write(
         f"recurrent-{options.threads}", command, rows, fma_peak_gflops=options.peak / 1e9

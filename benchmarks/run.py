@@ -1,9 +1,10 @@
 """Runs the benchmarks and puts their tables together: ``make bench``.
 
 Each benchmark runs in a process of its own, one-thread runs tied to one core, so that every side
-has the same number of threads.
+has the same number of threads. A benchmark's last runs are kept: what is a ratio in the tables has
+its range over them, so run them at several times.
 
-    python -m benchmarks.run [--turns 20] [--only mlp]
+    python -m benchmarks.run [--turns 20] [--only mlp] [--runs 1]
 """
 
 from __future__ import annotations
@@ -21,15 +22,19 @@ from benchmarks import convolution, harness
 
 #: benchmarks that take threads and turns
 SIDES = ("mlp", "kernels", "matmul", "recurrent", "convolution")
+#: each benchmark's numbers of threads
+THREADS: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys((*SIDES, "sequences"), (1, 2)),
+    **dict.fromkeys(("methods", "precision", "wavenet", "growth"), (1,)),
+    "costs": (2,),
+}
 ROOT = Path(__file__).parent.parent
 
 
-def run(module: str, threads: int, turns: int) -> None:
+def run(name: str, threads: int, turns: int) -> None:
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     tie = (lambda: os.sched_setaffinity(0, cores[:threads])) if cores else None
-    command = [sys.executable, "-m", module]
-    if module != "benchmarks.costs":
-        command += ["--threads", str(threads), "--turns", str(turns)]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments(name, threads, turns)]
     print(" ".join(command[1:]), file=sys.stderr, flush=True)
     environment = {
         **os.environ,
@@ -38,6 +43,15 @@ def run(module: str, threads: int, turns: int) -> None:
         "MKL_NUM_THREADS": str(threads),
     }
     subprocess.run(command, check=True, cwd=ROOT, env=environment, preexec_fn=tie)
+
+
+def arguments(name: str, threads: int, turns: int) -> list[str]:
+    """What a benchmark is told; those of sequences and methods have turns of their own."""
+    if name in SIDES or name == "precision":
+        return ["--threads", str(threads), "--turns", str(turns)]
+    if name == "sequences":
+        return ["--workers", str(threads), "--results", str(harness.RESULTS)]
+    return ["--results", str(harness.RESULTS)] if name == "methods" else []
 
 
 def load(name: str) -> list[dict[str, Any]]:
@@ -58,12 +72,16 @@ def summary() -> str:
             "Convolutional and generative nets",
             lambda found: convolution.table(found["rows"], found["peak"]),
         ),
+        "sequences": ("From sequence to sequence", sequence_table),
     }
     for threads in (1, 2):
         for name, (title, table) in tables.items():
             for found in load(f"{name}-{threads}"):
                 parts += [f"## {title}, {threads} thread(s)", "", table(found), ""]
                 parts += [machine(found), ""]
+    for found in load("methods"):
+        columns = ["what", "fastnn", "other", "ratio", "wanted"]
+        parts += ["## Methods", "", harness.table(found["rows"], columns), "", machine(found), ""]
     for found in load("costs"):
         rows = [{"what": r["what"], "seconds": f"{r['seconds']:.2f}"} for r in found["rows"]]
         parts += ["## Costs", "", harness.table(rows, ["what", "seconds"]), "", machine(found), ""]
@@ -91,9 +109,9 @@ def mlp_table(found: dict[str, Any]) -> str:
                 "layers": row["workload"], "batch": row["batch"], "optimiser": row["optimizer"],
                 "fastnn µs": times.get("fastnn"), "PyTorch µs": times.get("torch", "-"),
                 "JAX µs": times.get("jax", "-"), "scikit-learn µs": times.get("sklearn", "-"),
-                "× best peer": f"{row['ratio']:.2f}" if row["ratio"] else "-",
-                "× PyTorch": f"{row['ratio_torch']:.2f}" if row["ratio_torch"] else "-",
-                "share of FMA peak": f"{row['share_of_peak']:.0%}",
+                "× best peer": harness.ranged(found, row, "ratio"),
+                "× PyTorch": harness.ranged(found, row, "ratio_torch"),
+                "share of FMA peak": harness.ranged(found, row, "share_of_peak", ".0%"),
             }
         )  # fmt: skip
     return harness.table(rows, list(rows[0]))
@@ -107,9 +125,9 @@ def kernel_table(found: dict[str, Any]) -> str:
             {
                 "kernel": row["workload"], "fastnn µs": times.get("fastnn"),
                 "PyTorch µs": times.get("torch", "-"),
-                "× PyTorch": f"{row['ratio_torch']:.2f}" if row["ratio_torch"] else "-",
+                "× PyTorch": harness.ranged(found, row, "ratio_torch"),
                 "GB/s": f"{row['gbytes_per_second']:.1f}",
-                "share of bandwidth": f"{row['share_of_bandwidth']:.0%}",
+                "share of bandwidth": harness.ranged(found, row, "share_of_bandwidth", ".0%"),
             }
         )  # fmt: skip
     return harness.table(rows, list(rows[0]))
@@ -123,9 +141,9 @@ def matmul_table(found: dict[str, Any]) -> str:
             {
                 "product": row["workload"], "kernel": row["kernel"], "fastnn µs": times["fastnn"],
                 "PyTorch µs": times.get("torch", "-"),
-                "× PyTorch": f"{row['ratio_torch']:.2f}" if row["ratio_torch"] else "-",
+                "× PyTorch": harness.ranged(found, row, "ratio_torch"),
                 "GFLOP/s": f"{row['gflops']:.0f}",
-                "share of FMA peak": f"{row['share_of_peak']:.0%}",
+                "share of FMA peak": harness.ranged(found, row, "share_of_peak", ".0%"),
             }
         )  # fmt: skip
     return harness.table(rows, list(rows[0]))
@@ -142,28 +160,38 @@ def recurrent_table(found: dict[str, Any]) -> str:
                 "PyTorch ms": times.get("torch", "-"),
                 "PackedSequence ms": times.get("torch packed", ""),
                 "JAX ms": times.get("jax", ""),
-                "× best peer": f"{row['ratio']:.2f}" if row["ratio"] else "-",
-                "× ideal": f"{row['over_ideal']:.2f}" if "over_ideal" in row else "",
-                "share of FMA peak": f"{row['share_of_peak']:.0%}",
+                "× best peer": harness.ranged(found, row, "ratio"),
+                "× ideal": harness.ranged(found, row, "over_ideal") if "over_ideal" in row else "",
+                "share of FMA peak": harness.ranged(found, row, "share_of_peak", ".0%"),
             }
         )  # fmt: skip
+    return harness.table(rows, list(rows[0]))
+
+
+def sequence_table(found: dict[str, Any]) -> str:
+    sides = ("fastnn", "PyTorch", "JAX")
+    rows = [
+        {
+            "step": row["what"], **{f"{s} ms": row.get(f"{s} ms", "-") for s in sides},
+            "× best peer": harness.ranged(found, row, "ratio"), "best peer": row["against"],
+        }
+        for row in found["rows"]
+    ]  # fmt: skip
     return harness.table(rows, list(rows[0]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=20)
-    parser.add_argument("--only", choices=(*SIDES, "precision", "costs"))
+    parser.add_argument("--only", choices=THREADS)
+    parser.add_argument("--runs", type=int, default=1, help="of every benchmark, one after another")
     options = parser.parse_args()
     cores = os.cpu_count() or 1
-    for name in SIDES:
-        if options.only in (None, name):
-            for threads in (1, 2) if cores > 1 else (1,):
-                run(f"benchmarks.{name}", threads, options.turns)
-    if options.only in (None, "precision"):
-        run("benchmarks.precision", 1, options.turns)
-    if options.only in (None, "costs"):
-        run("benchmarks.costs", min(2, cores), options.turns)
+    names = [options.only] if options.only else list(THREADS)
+    for _ in range(options.runs):
+        for name in names:
+            for threads in sorted({min(t, cores) for t in THREADS[name]}):
+                run(name, threads, options.turns)
     page = harness.RESULTS / "README.md"
     page.write_text(summary())
     print(summary())

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import itertools
+import json
+import os
 import subprocess
 import sys
 import time
@@ -30,7 +34,9 @@ from benchmarks import (
     precision,
     profile,
     raw_audio,
+    readme,
     recurrent,
+    run,
 )
 from benchmarks.sequences import machine
 from benchmarks.sequences.sides import Sides, compare, measure
@@ -58,7 +64,9 @@ def test_training_steps_at_each_precision(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.peers
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_an_mlp_is_the_peers(optimizer: str) -> None:
-    assert mlp.check((6, 8, 3), 256, optimizer, 1) < 2e-3
+    found = mlp.check((6, 8, 3), 256, optimizer, 1)
+    assert set(found) == {"torch", "jax", "jax loop"}
+    assert max(found.values()) < 2e-3
 
 
 def test_methods_beside_what_they_must_match(
@@ -248,3 +256,54 @@ def test_results_of_another_cpu_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for cpu, name in (("one", "a.json"), ("two", "a-two.json"), ("one", "a.json")):
         monkeypatch.setattr(harness, "environment", lambda cpu=cpu: {"cpu": cpu})
         assert harness.write("a", "", [], tmp_path).name == name
+
+
+def test_a_ratio_has_its_range_over_the_last_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(date: int, **ratios: float | None) -> dict[str, Any]:
+        monkeypatch.setattr(harness, "environment", lambda: {"cpu": "one", "date": str(date)})
+        rows = [
+            {"workload": name, "size": (2, 3), "threads": 1, "seconds": {"a": {}}, "ratio": ratio}
+            for name, ratio in ratios.items()
+        ]
+        return json.loads(harness.write("a", "", rows, tmp_path).read_text())
+
+    found = written(1, net=9.0)
+    assert "earlier" not in found
+    assert harness.ranged(found, found["rows"][0], "ratio") == "9.00"
+    for date, ratio in enumerate((1.5, 2.5, 2.0, 1.75), 2):
+        found = written(date, net=ratio, other=None if date < 5 else 7.0)
+    found = written(6, net=2.0, other=7.0)  # the first is forgotten
+    one, other = found["rows"]
+    assert harness.spread(found, one, "ratio") == [1.5, 1.75, 2.0, 2.0, 2.5]
+    assert harness.ranged(found, one, "ratio") == "2.00 (1.50–2.50)"
+    assert harness.ranged(found, other, "ratio") == "7.00"
+    assert harness.ranged(found, {**one, "ratio": None}, "ratio") == "-"
+    assert "over 5 runs since 2" in readme.runs(found)
+    assert readme.runs({}) == ""
+    assert len(json.dumps(found["earlier"])) < 2000
+
+
+def test_quartiles_of_turns() -> None:
+    found = harness.summary([4.0, 1.0, 3.0, 2.0, 5.0])
+    assert found == {"median": 3.0, "low": 2.0, "high": 4.0, "minimum": 1.0}
+    assert harness.summary([2.0])["low"] == 2.0
+
+
+def test_all_benchmarks_are_told_what_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`benchmarks.run` calls each of them with arguments that its parser knows."""
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(run, "run", lambda name, threads, turns: asked.append((name, threads)))
+    monkeypatch.setattr(run, "summary", lambda: "")
+    monkeypatch.setattr(harness, "RESULTS", Path(os.devnull))
+    monkeypatch.setattr(Path, "write_text", lambda path, text: len(text))
+    monkeypatch.setattr(sys, "argv", ["run", "--runs", "2"])
+    run.main()
+    assert asked[: len(asked) // 2] == asked[len(asked) // 2 :]
+    assert {name for name, _ in asked} == set(run.THREADS)
+    for name in run.THREADS:
+        module = "sequences.__main__" if name == "sequences" else name
+        source = inspect.getsource(importlib.import_module(f"benchmarks.{module}"))
+        for option in run.arguments(name, 1, 3)[::2]:
+            assert f'"{option}"' in source, name

@@ -86,8 +86,10 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     columns = ["what", "workers", "fastnn ms", "PyTorch ms", "JAX ms", "ratio", "against"]
     print(tabulate([[r.get(c) for c in columns] for r in found], columns))
     if a.results is not None:
-        command = "python -m benchmarks.sequences"
-        harness.write("sequences", command, found, a.results, precision=a.precision)
+        for threads in a.workers:
+            command = f"python -m benchmarks.sequences --workers {threads}"
+            rows = [row for row in found if row["workers"] == threads]
+            harness.write(f"sequences-{threads}", command, rows, a.results, precision=a.precision)
     return found
 
 
