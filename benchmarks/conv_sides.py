@@ -213,15 +213,20 @@ def convolution(sizes: tuple[int, int, int], batch: int, threads: int) -> Sides:
 
         return step
 
-    def with_torch(last: bool) -> Step:
+    def with_torch(last: bool, compiled: bool = False) -> Step:
         import torch
 
         image, weight, grad = _tensors((x, w, dy), last, threads)
         found: list[float] = []
 
+        def forward(image: Any, weight: Any) -> Any:
+            return torch.nn.functional.conv2d(image, weight, padding=1)
+
+        run = torch.compile(forward) if compiled else forward
+
         def step() -> float:
             image.grad = weight.grad = None
-            torch.nn.functional.conv2d(image, weight, padding=1).backward(grad)
+            run(image, weight).backward(grad)
             if not found:
                 found.append(total(image.grad.numpy(), weight.grad.numpy()))
             return found[0]
@@ -257,5 +262,6 @@ def convolution(sizes: tuple[int, int, int], batch: int, threads: int) -> Sides:
 
     return {
         "fastnn": with_fastnn, "eager": lambda: with_torch(False),
-        "channels last": lambda: with_torch(True), "JAX": with_jax,
+        "channels last": lambda: with_torch(True),
+        "compiled": lambda: with_torch(True, compiled=True), "JAX": with_jax,
     }  # fmt: skip

@@ -6,6 +6,10 @@ For each net: the first steps' losses, equal to within rounding (of nets that dr
 to within what the draws change); then time, sides alternating: PyTorch eager, eager with channels
 last, by `torch.compile`, and JAX, one program; the share of the multiply-add peak; and the memory
 that training adds to a process, by its largest resident size, for fastnn and eager PyTorch.
+"generation" is WaveNet's, 4,000 samples one after the other (`benchmarks.wavenet`).
+
+`python -m benchmarks.run --only convolution` does all of it on one and on two threads, each tied to
+as many cores, so that JAX has no more threads than the others.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import conv_generative, conv_nets, conv_sides, harness
+from benchmarks import conv_generative, conv_nets, conv_sides, harness, wavenet
 from benchmarks.conv_sides import Sides, Step
 from benchmarks.limits import fma_peak
 
@@ -66,6 +70,13 @@ def _wavenet(channels: int, skip: int, layers: int, samples: int, batch: int) ->
     )
 
 
+def _generation(channels: int, skip: int, layers: int, samples: int) -> Workload:
+    return Workload(
+        lambda threads: wavenet.drawing(channels, skip, layers, samples, threads),
+        samples * conv_generative.wavenet_work(channels, skip, layers) // 3,
+    )
+
+
 def _vae(inputs: int, hidden: int, latent: int, batch: int) -> Workload:
     work = sum(
         3 * sum(conv_nets.work(part, (part[0][1],)))
@@ -92,6 +103,7 @@ WORKLOADS = {
     "keyword": _classifier(conv_nets.keyword(), (1, 49, 10), 12, 32),
     "raw-audio": _classifier(conv_nets.raw_audio(), (1, 1, 8000), 10, 32),
     "wavenet": _wavenet(32, 64, 10, 4000, 4),
+    "generation": _generation(32, 64, 10, 4000),
     "vae": _vae(784, 400, 20, 128),
     "dcgan": _dcgan((64, 128), 100, 64),
 }

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from benchmarks.conv_sides import Sides, Step
 from fastnn.generative import WaveNet
 
 
@@ -73,6 +75,33 @@ class Rings:
                 found[:, t] = level
                 h = self.table[level]
         return found.numpy()
+
+
+def drawing(channels: int, skip: int, layers: int, samples: int, threads: int) -> Sides:
+    """The sides of `benchmarks.convolution`: a step draws so many samples of one sequence. What it
+    returns tells the likeliest samples apart, which are the same for both."""
+    net = WaveNet(256, channels, skip, layers)
+
+    def step_of(likeliest: np.ndarray, draw: Callable[[], Any]) -> Step:
+        found = float(likeliest[0] @ np.arange(1.0, likeliest.size + 1))
+
+        def step() -> float:
+            draw()
+            return found
+
+        return step
+
+    def with_fastnn() -> Step:
+        return step_of(net.sample(200, temperature=0.0), lambda: net.sample(samples))
+
+    def with_torch() -> Step:
+        import torch
+
+        torch.set_num_threads(threads)
+        rings = Rings(net)
+        return step_of(rings.sample(200, 1, likeliest=True), lambda: rings.sample(samples, 1))
+
+    return {"fastnn": with_fastnn, "eager": with_torch}
 
 
 def fastest(run: Any) -> float:

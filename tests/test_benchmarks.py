@@ -203,7 +203,9 @@ def test_the_work_of_convolutional_nets() -> None:
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("name", ["classifier", "convolution", "wavenet", "vae", "dcgan"])
+@pytest.mark.parametrize(
+    "name", ["classifier", "convolution", "wavenet", "generation", "vae", "dcgan"]
+)
 def test_steps_of_convolutional_nets(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """They compare the sides' losses before they measure."""
     pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
@@ -211,6 +213,7 @@ def test_steps_of_convolutional_nets(monkeypatch: pytest.MonkeyPatch, name: str)
         "classifier": lambda: convolution._classifier(conv_nets.keyword(8), (1, 12, 10), 12, 3),
         "convolution": lambda: convolution._convolution(3, 5, 4, 2),
         "wavenet": lambda: convolution._wavenet(4, 6, 3, 20, 2),
+        "generation": lambda: convolution._generation(4, 6, 3, 20),
         "vae": lambda: convolution._vae(20, 8, 3, 64),
         "dcgan": lambda: convolution._dcgan((4, 6), 5, 16),
     }[name]()

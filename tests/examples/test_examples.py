@@ -142,7 +142,49 @@ def test_wavenet_picture(tones, tmp_path, capsys):  # noqa: F811
     assert "picture" in capsys.readouterr().out
 
 
-MORE = ("mnist_mlp", "deep_autoencoder", "wavenet_picture")
+def test_image_models(tmp_path, capsys):
+    pictures = tmp_path / "rows.png", tmp_path / "filters.png"
+    places = ["--picture", str(pictures[0]), "--filters", str(pictures[1])]
+    small = ["--data", "digits", "--epochs", "30", "--latent", "6"]
+    main = load("image_models").main
+    found = main(["autoencoders", *small, *places, "--kinds", "denoising", "convolutional"])
+    assert list(found) == ["denoising", "convolutional"]
+    assert found["convolutional"]["error"] < 0.03
+    # which has learned what to put in the place of what is missing
+    assert found["denoising"]["damaged"] < 0.6 * found["convolutional"]["damaged"]
+    assert min(picture.stat().st_size for picture in pictures) > 1000
+    pictures[0].unlink()
+    found = main(["conditional-vae", *small, *places])
+    assert pictures[0].stat().st_size > 1000
+    assert -64 * np.log(2) < found["bound"] < 0  # better than coins
+    assert found["right"] > 0.2  # nobody knows the digit by chance
+    assert "6 components: error" in capsys.readouterr().out
+
+
+def test_measures_of_image_models():
+    """Codes of one number or of equal ones, which noise moves by as much as it is."""
+
+    class Known:
+        def __init__(self, code):
+            self.code = np.asarray(code)
+
+        def encode(self, x):
+            return x @ self.code
+
+        def reconstruct(self, x):
+            return np.zeros_like(x)
+
+    x = np.random.default_rng(0).choice([1.0, 3.0], (5000, 4))
+    measures = load("image_models").measures
+    single = measures(Known(np.eye(4)[:, :1] * [[1.0, 0.0, 0.0, 0.0]]), x, x)
+    assert single["sparse"] == pytest.approx(1.0)
+    assert single["error"] == pytest.approx(np.square(x).mean())
+    # the mean of |N(0, 0.1)| beside that of 0 or 2
+    assert single["moved"] == pytest.approx(0.1 * np.sqrt(2 / np.pi) / 1.0, rel=0.05)
+    assert measures(Known(np.ones((4, 9))), x, x)["sparse"] == pytest.approx(0.0, abs=1e-12)
+
+
+MORE = ("mnist_mlp", "deep_autoencoder", "wavenet_picture", "image_models")
 
 
 @pytest.mark.parametrize("name", [*EXAMPLES, *LARGE, *MORE])
