@@ -2,6 +2,9 @@
 
 A module whose own code decides what machine code comes out (code generators, types, options) calls
 `record` on its first lines. What a cache is keyed by is then what ran, not what a file says later.
+
+What such a module has for plain Python alone, the twins of generated code and what they need, is
+marked with ``@recorded.plain``: no key counts its body, so that it can be changed freely.
 """
 
 from __future__ import annotations
@@ -11,16 +14,24 @@ import importlib.util
 import linecache
 import sys
 import types
-from typing import Any
+from typing import Any, TypeVar
 
 _code: dict[str, types.CodeType] = {}
 _read: dict[str, types.CodeType] = {}
+Marked = TypeVar("Marked")
 
 
 def record() -> None:
     """Keep the code object of the module that calls this."""
     frame: Any = sys._getframe(1)
     _code[frame.f_globals["__name__"]] = frame.f_code
+
+
+def plain(marked: Marked) -> Marked:
+    """Mark a function or class at the top of a module that takes part in compiling: nobody runs it
+    while code is made. `fastnn.runtime.sources` looks for this mark, written ``@recorded.plain``;
+    of what bears it only the name and the parameters count."""
+    return marked
 
 
 def execute(source: str, name: str, scope: dict[str, Any]) -> None:

@@ -120,7 +120,16 @@ def _module_source(code: types.CodeType, digest: Digest) -> bytes | None:
     if not source:
         return None
     again = compile(source, code.co_filename, "exec", dont_inherit=True)
-    return _hash(ast.parse(source)) if digest(again) == digest(code) else None
+    return _hash(_compiled(ast.parse(source))) if digest(again) == digest(code) else None
+
+
+def _compiled(module: ast.Module) -> ast.Module:
+    """Without the bodies of what runs as plain Python alone (`recorded.plain`)."""
+    for node in module.body:
+        marks = getattr(node, "decorator_list", [])
+        if any(ast.unparse(mark) == "recorded.plain" for mark in marks):
+            node.body, node.decorator_list = [], []  # type: ignore[attr-defined]
+    return module
 
 
 def _function_source(code: types.CodeType, digest: Digest) -> bytes | None:

@@ -49,21 +49,25 @@ def panel_width(itemsize: int) -> int:
     return shapes()[MAIN][1] * target.host().lanes(itemsize)
 
 
+@recorded.plain
 def tile_height(x: np.ndarray) -> int:
     """Rows of the main tile (a constant when compiled)."""
     return shapes()[MAIN][0]
 
 
+@recorded.plain
 def tile_width(x: np.ndarray) -> int:
     """Columns of the main tile for `x`'s element type (a constant when compiled)."""
     return panel_width(x.dtype.itemsize)
 
 
+@recorded.plain
 def tile_lanes(x: np.ndarray) -> int:
     """Elements in a vector of `x`'s element type on this CPU (a constant when compiled)."""
     return target.host().lanes(x.dtype.itemsize)
 
 
+@recorded.plain
 def tile(
     shape: int,
     a: np.ndarray,
@@ -102,6 +106,7 @@ def tile(
     out[at] = sums if bias_at < 0 else sums + bias[bias_at + j]
 
 
+@recorded.plain
 def best_tile(
     a: np.ndarray,
     a_at: int,
@@ -129,14 +134,22 @@ def best_tile(
          rows, columns, begin)  # fmt: skip
 
 
+@recorded.plain
 def transpose_block(
     a: np.ndarray, a_at: int, a_row: int, b: np.ndarray, b_at: int, b_row: int
 ) -> None:
-    """b[b_at + j*b_row + i] = a[a_at + i*a_row + j] for i, j < tile_lanes(a) (flat indices)."""
+    """b[b_at + j*b_row + i] = a[a_at + i*a_row + j] for i, j < tile_lanes(a) (flat indices).
+
+    All of `a` is read before anything is written; rows of b are written in the order of j, so that
+    of those that overlap the last one stays.
+    """
     n = tile_lanes(a)
     i, j = np.arange(n)[:, None], np.arange(n)[None, :]
-    b.reshape(-1)[b_at + j * b_row + i] = a.reshape(-1)[a_at + i * a_row + j]
+    block, out = a.reshape(-1)[a_at + i * a_row + j], b.reshape(-1)
+    for k in range(n):
+        out[b_at + k * b_row : b_at + k * b_row + n] = block[:, k]
 
 
+@recorded.plain
 def prefetch(x: np.ndarray, at: int) -> None:
     """Bring the cache line of the element with flat index `at`, if there is one, into L2."""

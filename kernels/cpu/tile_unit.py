@@ -62,14 +62,17 @@ def usable() -> bool:
     return int(ctypes.CDLL(None).syscall(arch_prctl, request, tile_data)) == 0
 
 
+@recorded.plain
 def unit_begin(x: np.ndarray) -> None:
     """Prepare the unit for tiles; `x` is any array of the kernel's float type."""
 
 
+@recorded.plain
 def unit_end(x: np.ndarray) -> None:
     """Hand the unit's registers back: they are no part of the thread's state any more."""
 
 
+@recorded.plain
 def _round(x: np.ndarray) -> np.ndarray:
     """The nearest bfloat16 numbers, ties to even, as float32 bit patterns."""
     word = x.view(np.uint32)
@@ -78,6 +81,7 @@ def _round(x: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(x), quiet, up).astype(np.uint32)
 
 
+@recorded.plain
 def unit_pack(
     a: np.ndarray,
     a_at: int,
@@ -110,6 +114,7 @@ def unit_pack(
             left = left - halves.view(np.float32)
 
 
+@recorded.plain
 def unit_multiply(
     shape: int,
     a: np.ndarray,

@@ -42,6 +42,7 @@ _module: list[Any] = []
 _turn: list[Any] = []
 
 
+@recorded.plain
 def provide(module: Any) -> None:
     """Let the name `cuda` stand for this module (the simulator's of a launch)."""
     _module[:] = [module]
@@ -50,17 +51,20 @@ def provide(module: Any) -> None:
     )
 
 
+@recorded.plain
 def take_turn(thread: Any) -> None:
     """It is this thread of the simulator's whose code runs from now on."""
     _turn[:] = [thread]
     cuda.threadIdx, cuda.blockIdx = thread.index, thread.block.index
 
 
+@recorded.plain
 def running() -> Any:
     """The simulator's thread that has its turn."""
     return _turn[0]
 
 
+@recorded.plain
 class _SharedArrays:
     """`cuda.shared` for the simulator: an array a block and source line, poisoned with 0xff."""
 
@@ -103,6 +107,7 @@ class _SharedArrays:
         self._arrays.pop((block, "dynamic"), None)
 
 
+@recorded.plain
 class _Cuda:
     """Stands for the module `numba.cuda`."""
 
@@ -152,52 +157,62 @@ ONE_THREAD = (1, WARP)  # for kernels of which only thread 0 does anything
 # ---------------------------------------------------------------- places
 
 
+@recorded.plain
 def thread_number() -> int:
     """The number of this thread in its block, whatever the block's shape."""
     t, b = cuda.threadIdx, cuda.blockDim
     return t.x + b.x * (t.y + b.y * t.z)
 
 
+@recorded.plain
 def block_threads() -> int:
     """The number of threads of a block."""
     return cuda.blockDim.x * cuda.blockDim.y * cuda.blockDim.z
 
 
+@recorded.plain
 def flat_index() -> int:
     """The number of this thread in a grid of one dimension."""
     return cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
 
 
+@recorded.plain
 def block_number() -> int:
     """The number of this block in a grid of one dimension."""
     return cuda.blockIdx.x
 
 
+@recorded.plain
 def shared_of(block: int) -> np.ndarray:
     """The dynamic shared memory of a block in a grid of one dimension, as bytes (simulator)."""
     return cuda.shared.of((block, 0, 0))
 
 
+@recorded.plain
 def give_way() -> None:
     """Stands in every loop that waits for other threads: it lets them run in the simulator."""
     running().wait()
 
 
+@recorded.plain
 def flat(x: Any) -> Any:
     """The array as one row, without copying."""
     return x.reshape(-1)
 
 
+@recorded.plain
 def cast(x: Any, value: Any) -> Any:
     """A number as the element type of the array (or number) `x`."""
     return x.dtype.type(value)
 
 
+@recorded.plain
 def word(value: int) -> Any:
     """The lower 32 bits of an integer, for the random words of `random.shared.philox`."""
     return np.uint32(int(value) & 0xFFFFFFFF)
 
 
+@recorded.plain
 def divide_index(i: int, n: int) -> int:
     """i // n for an index i >= 0 and n > 0."""
     return i // n
@@ -206,17 +221,20 @@ def divide_index(i: int, n: int) -> int:
 # ---------------------------------------------------------------- four elements at once
 
 
+@recorded.plain
 def can_load4(x: Any) -> bool:
     """Whether `x` begins at a multiple of 16 bytes, as `load4` and `store4` need it."""
     return True
 
 
+@recorded.plain
 def load4(x: Any, i: int) -> tuple[Any, Any, Any, Any]:
     """Elements i to i+3 (flat index, a multiple of 4), by 128-bit loads."""
     y = x.reshape(-1)
     return y[i], y[i + 1], y[i + 2], y[i + 3]
 
 
+@recorded.plain
 def store4(x: Any, i: int, a: Any, b: Any, c: Any, d: Any) -> None:
     """Write elements i to i+3 (flat index, a multiple of 4), by 128-bit stores."""
     y = x.reshape(-1)
@@ -226,6 +244,7 @@ def store4(x: Any, i: int, a: Any, b: Any, c: Any, d: Any) -> None:
 # ---------------------------------------------------------------- sums over threads
 
 
+@recorded.plain
 def _exchange(value: Any, result: Callable[[np.ndarray], Any]) -> Any:
     """What `result` makes of what every thread of the block gave, by thread number; all threads
     have to arrive. The first that goes on works it out for all."""
@@ -243,6 +262,7 @@ def _exchange(value: Any, result: Callable[[np.ndarray], Any]) -> Any:
     return found
 
 
+@recorded.plain
 def _fold(values: np.ndarray, combine: Callable[..., Any]) -> np.ndarray:
     """The halves of the last axis combined, until one is left: the order of warp shuffles."""
     while values.shape[-1] > 1:
@@ -251,15 +271,18 @@ def _fold(values: np.ndarray, combine: Callable[..., Any]) -> np.ndarray:
     return values[..., 0]
 
 
+@recorded.plain
 def _larger(a: Any, b: Any) -> Any:
     return np.where(np.greater(a, b), a, b)
 
 
+@recorded.plain
 def _of_warps(value: Any, combine: Callable[..., Any]) -> Any:
     """What is folded of the values of each warp's threads."""
     return _exchange(value, lambda values: _fold(values.reshape(-1, WARP), combine))
 
 
+@recorded.plain
 def _of_block(value: Any, combine: Callable[..., Any], empty: float) -> Any:
     def fold(values: np.ndarray) -> Any:
         warps = _fold(values.reshape(-1, WARP), combine)
@@ -270,6 +293,7 @@ def _of_block(value: Any, combine: Callable[..., Any], empty: float) -> Any:
     return _exchange(value, fold)
 
 
+@recorded.plain
 def block_sum(value: Any) -> Any:
     """The sum of all threads' values, for every thread of the block.
 
@@ -279,11 +303,13 @@ def block_sum(value: Any) -> Any:
     return _of_block(value, np.add, 0)
 
 
+@recorded.plain
 def block_max(value: Any) -> Any:
     """The largest of all threads' values (none may be NaN), for every thread of the block."""
     return _of_block(value, _larger, -np.inf)
 
 
+@recorded.plain
 def warp_sum(value: Any) -> Any:
     """The sum of the values of a warp's 32 threads, for each of them; order as in `block_sum`.
 
@@ -292,6 +318,7 @@ def warp_sum(value: Any) -> Any:
     return _of_warps(value, np.add)[thread_number() // WARP]
 
 
+@recorded.plain
 def warp_max(value: Any) -> Any:
     """The largest of a warp's values (none may be NaN), for each of its threads; as `warp_sum`."""
     return _of_warps(value, _larger)[thread_number() // WARP]

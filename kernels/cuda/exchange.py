@@ -41,11 +41,13 @@ recorded.record()
 AT_ONCE = 8
 
 
+@recorded.plain
 def words_each(x: Any) -> int:
     """Words for a number of the element type of `x`."""
     return int(x.dtype.itemsize) // 4
 
 
+@recorded.plain
 def publish(words: Any, i: int, value: Any, turn: int) -> None:
     """Number i of the exchange becomes `value`, of this turn."""
     halves = np.array([value]).view(np.uint32)
@@ -55,6 +57,7 @@ def publish(words: Any, i: int, value: Any, turn: int) -> None:
         words[len(halves) * i + k] = (int(turn) << 32) | int(half)
 
 
+@recorded.plain
 def load_words(words: Any, i: int, step: int, left: int) -> tuple[int, ...]:
     """Words i and i+1, and those 1, 2 and 3 steps further on; the first ones again in place of what
     lies `left` or more from there. i, step and left are even."""
@@ -62,6 +65,7 @@ def load_words(words: Any, i: int, step: int, left: int) -> tuple[int, ...]:
     return tuple(int(words[place + k]) for place in places for k in range(2))
 
 
+@recorded.plain
 def store_words(s: Any, at: int, i: int, a: int, b: int) -> None:
     """Let the numbers of words i and i+1 of those that lie from s[at] on be what a and b hold."""
     halves = np.array([a & 0xFFFFFFFF, b & 0xFFFFFFFF], np.uint32)

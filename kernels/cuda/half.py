@@ -44,6 +44,7 @@ def of_letter(letter: str) -> Callable[[Any], Any]:
     return change
 
 
+@recorded.plain
 def half_value(word: Any, is_bf16: int) -> Any:
     """The number that a word is, as float32."""
     words = np.asarray(word, np.uint16)
@@ -52,6 +53,7 @@ def half_value(word: Any, is_bf16: int) -> Any:
     return words.view(np.float16).astype(np.float32)[()]
 
 
+@recorded.plain
 def half_word(x: Any, is_bf16: int) -> Any:
     """The word of the nearest number, ties to even; infinite beyond the largest."""
     numbers = np.asarray(x, np.float32)
@@ -64,6 +66,7 @@ def half_word(x: Any, is_bf16: int) -> Any:
     return np.where(np.isnan(numbers), np.uint16(0x7FFF), rounded)[()]
 
 
+@recorded.plain
 def copy8(memory: Any, at: int, x: Any, i: int, count: int) -> None:
     """memory[at:at+8] = x[i:i+8] (flat) of words, the last 8 - `count` 0; asynchronous.
 
@@ -74,6 +77,7 @@ def copy8(memory: Any, at: int, x: Any, i: int, count: int) -> None:
     _copies().begin(memory[at : at + 8], value)
 
 
+@recorded.plain
 def multiply_halves(
     sums: Any, memory: Any, a_at: int, a_row: int, a_by_depth: int, b_at: int, b_row: int,
     b_by_depth: int, rows: int, columns: int, depth: int, lane: int, is_bf16: int,
@@ -96,6 +100,7 @@ def multiply_halves(
     sums[:] = (total + a @ b.T).reshape(-1)
 
 
+@recorded.plain
 def store_halves(
     sums: Any, c: Any, at: int, step: int, rows_left: int, columns_left: int, vectors: bool,
     rows: int, columns: int, is_bf16: int,
@@ -112,11 +117,13 @@ def store_halves(
 # ---------------------------------------------------------------- pieces in registers
 
 
+@recorded.plain
 def half_pair(low: Any, high: Any, is_bf16: int) -> Any:
     """A word of 32 bits with the nearest numbers to two of float32, `low` in its lower half."""
     return np.uint32(int(half_word(low, is_bf16)) | int(half_word(high, is_bf16)) << 16)
 
 
+@recorded.plain
 def multiply_piece(
     a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any,
     c0: Any, c1: Any, c2: Any, c3: Any, is_bf16: int,
@@ -132,6 +139,7 @@ def multiply_piece(
     return tuple(np.float32(float(c) + more) for c, more in (*sums, (c3, product[g + 8, q + 1])))
 
 
+@recorded.plain
 def _product(words: list[Any], is_bf16: int) -> np.ndarray:
     """A B of a piece, from the words of the warp's threads."""
     left, right = np.zeros((16, 16)), np.zeros((16, 8))
@@ -144,10 +152,12 @@ def _product(words: list[Any], is_bf16: int) -> np.ndarray:
     return left @ right
 
 
+@recorded.plain
 def _two(word: Any, is_bf16: int) -> Any:
     return half_value(np.array([int(word) & 0xFFFF, int(word) >> 16]), is_bf16)
 
 
+@recorded.plain
 def _of_warp(value: Any, result: Callable[[list[Any]], Any]) -> Any:
     """What `result` makes of what every thread of the warp gave at its call of the same number;
     worked out once."""

@@ -26,6 +26,7 @@ from .exchange import words_each
 recorded.record()
 
 
+@recorded.plain
 def publish_near(words: Any, i: int, value: Any, turn: int, blocks: int) -> None:
     """Number i of the exchange becomes `value`, of this turn, in each of the cluster's blocks."""
     first = block_number() // blocks * blocks
@@ -33,11 +34,13 @@ def publish_near(words: Any, i: int, value: Any, turn: int, blocks: int) -> None
         exchange.publish(shared_of(other).view(np.int64), i, value, turn)
 
 
+@recorded.plain
 def load_near(words: Any, i: int, step: int, left: int) -> tuple[int, ...]:
     """As `exchange.load_words`, of the block's own shared memory."""
     return exchange.load_words(words, i, step, left)
 
 
+@recorded.plain
 def meet(blocks: int) -> None:
     """All threads of the cluster's blocks wait for each other; what they wrote before is seen."""
     cuda.syncthreads()

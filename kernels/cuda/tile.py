@@ -29,6 +29,7 @@ recorded.record()
 # ---------------------------------------------------------------- copies into shared memory
 
 
+@recorded.plain
 def copy4(memory: Any, at: int, x: Any, i: int, count: int) -> None:
     """memory[at:at+4] = x[i:i+4] (flat), the last 4 - `count` elements 0; asynchronous.
 
@@ -39,16 +40,19 @@ def copy4(memory: Any, at: int, x: Any, i: int, count: int) -> None:
     _copies().begin(memory[at : at + 4], value)
 
 
+@recorded.plain
 def copy1(memory: Any, at: int, x: Any, i: int, exists: bool) -> None:
     """memory[at] = x[i] (flat) if that exists, else 0; asynchronous."""
     _copies().begin(memory[at : at + 1], x.reshape(-1)[i] if exists else 0)
 
 
+@recorded.plain
 def commit_copies() -> None:
     """The copies of this thread since the last call become one group."""
     _copies().groups.append([])
 
 
+@recorded.plain
 def wait_copies(groups: int) -> None:
     """Wait until no more than the last `groups` groups of this thread are still on their way.
 
@@ -57,6 +61,7 @@ def wait_copies(groups: int) -> None:
     _copies().finish(groups)
 
 
+@recorded.plain
 class _Copies:
     """The simulator's copies of one thread that are on their way: the target is NaN meanwhile."""
 
@@ -73,6 +78,7 @@ class _Copies:
                 target[:] = value
 
 
+@recorded.plain
 def _copies() -> _Copies:
     own = running().own
     if "copies" not in own:
@@ -80,6 +86,7 @@ def _copies() -> _Copies:
     return own["copies"]  # type: ignore[no-any-return]
 
 
+@recorded.plain
 def computed_here(i: int) -> int:
     """`i`, from 0 to 2^31, by an instruction that the compiler does not look into. So it cannot
     compute what follows from the result before a loop, where it would occupy registers."""
@@ -96,6 +103,7 @@ def place_of(i: int, piece: int, step: int) -> int:
     return i // piece * step + i % piece
 
 
+@recorded.plain
 @functools.cache
 def _places(count: int, piece: int, step: int) -> np.ndarray:
     """Of the first `count` rows (or columns); for all threads the same array."""
@@ -104,6 +112,7 @@ def _places(count: int, piece: int, step: int) -> np.ndarray:
     return places
 
 
+@recorded.plain
 def multiply_tile(
     sums: Any, memory: Any, a_at: int, a_step: int, b_at: int, b_step: int, rows: int, columns: int,
     depth: int,
@@ -123,6 +132,7 @@ def multiply_tile(
         total[...] = exact + total
 
 
+@recorded.plain
 def store_tile(
     sums: Any, c: Any, at: int, step: int, rows_left: int, columns_left: int, vectors: bool,
     rows: int, columns: int, row_piece: int, row_step: int, column_piece: int, column_step: int,
@@ -139,6 +149,7 @@ def store_tile(
     )
 
 
+@recorded.plain
 def store_within(
     out: Any, at: int, step: int, row: Any, column: Any, rows_left: int, columns_left: int,
     values: Any,
@@ -152,6 +163,7 @@ def store_within(
 # ---------------------------------------------------------------- tensor cores
 
 
+@recorded.plain
 def round_tf32(x: Any) -> Any:
     """Float32 numbers with 10 bits of mantissa: the nearest, ties away from 0 (cvt.rna.tf32)."""
     words = np.ascontiguousarray(x, np.float32).view(np.uint32)
@@ -159,6 +171,7 @@ def round_tf32(x: Any) -> Any:
     return np.where(np.isfinite(x), rounded, x)
 
 
+@recorded.plain
 def places_of_pieces(rows: int, columns: int, lane: int) -> tuple[np.ndarray, np.ndarray]:
     """Which rows of `rows` pieces of 16 and which columns of `columns` of 8 a thread has numbers
     of."""
@@ -166,6 +179,7 @@ def places_of_pieces(rows: int, columns: int, lane: int) -> tuple[np.ndarray, np
     return 16 * (i // 2) + 8 * (i % 2) + lane // 4, 8 * (j // 2) + 2 * (lane % 4) + j % 2
 
 
+@recorded.plain
 def multiply_tile_tf32(
     sums: Any, memory: Any, a_at: int, a_step: int, b_at: int, b_step: int, rows: int, columns: int,
     depth: int, lane: int,
@@ -187,6 +201,7 @@ def multiply_tile_tf32(
     sums[:] = total.reshape(-1)
 
 
+@recorded.plain
 def multiply_tile_tf32x3(
     sums: Any, memory: Any, a_at: int, a_step: int, b_at: int, b_step: int, rows: int, columns: int,
     depth: int, lane: int,
