@@ -77,10 +77,17 @@ class Rings:
         return found.numpy()
 
 
+def net_of(channels: int, skip: int, layers: int) -> WaveNet:
+    """An untrained net, with such large weights that its likeliest samples differ."""
+    net = WaveNet(256, channels, skip, layers)
+    net.load_state_dict({name: 3.0 * np.array(v) for name, v in net.state_dict().items()})
+    return net
+
+
 def drawing(channels: int, skip: int, layers: int, samples: int, threads: int) -> Sides:
     """The sides of `benchmarks.convolution`: a step draws so many samples of one sequence. What it
     returns tells the likeliest samples apart, which are the same for both."""
-    net = WaveNet(256, channels, skip, layers)
+    net = net_of(channels, skip, layers)
 
     def step_of(likeliest: np.ndarray, draw: Callable[[], Any]) -> Step:
         found = float(likeliest[0] @ np.arange(1.0, likeliest.size + 1))
@@ -119,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     a = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    net = WaveNet(256, a.channels, a.skip, a.layers)
+    net = net_of(a.channels, a.skip, a.layers)
     theirs = Rings(net)
     same = net.sample(200, a.count, temperature=0.0) == theirs.sample(200, a.count, likeliest=True)
     assert same.all(), "the likeliest samples differ"

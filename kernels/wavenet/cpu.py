@@ -18,11 +18,38 @@ from .shared import chances, dilation, drawn_level, padded, places, span
 def add_product(w, base, depth, width, s, row, x, y):
     """s[row, y:y+width] += s[row, x:x+depth] @ the matrix (depth, width) at w[base].
 
-    Two vectors of columns at a time, and for each of them one sum of the even rows of the matrix
-    and one of the odd rows: four independent chains, which a core works on side by side.
+    Four vectors of columns at a time, and for each of them one sum of the even rows of the matrix
+    and one of the odd rows: eight independent chains, which keep a core busy. What is left of the
+    columns goes by two vectors and by four chains.
     """
     n, at = lanes(s), row * s.shape[1] + y
-    for j in range(0, width, 2 * n):
+    whole = width // (4 * n) * (4 * n)
+    for j in range(0, whole, 4 * n):
+        e0, e1 = load_part(s, at + j, n), load_part(s, at + j + n, n)
+        e2, e3 = load_part(s, at + j + 2 * n, n), load_part(s, at + j + 3 * n, n)
+        zero = splat(s, 0.0)
+        o0, o1, o2, o3 = zero, zero, zero, zero
+        k = base + j
+        for i in range(0, depth - 1, 2):
+            a, b = splat(s, s[row, x + i]), splat(s, s[row, x + i + 1])
+            e0, e1 = fma(a, load_part(w, k, n), e0), fma(a, load_part(w, k + n, n), e1)
+            e2 = fma(a, load_part(w, k + 2 * n, n), e2)
+            e3 = fma(a, load_part(w, k + 3 * n, n), e3)
+            k += width
+            o0, o1 = fma(b, load_part(w, k, n), o0), fma(b, load_part(w, k + n, n), o1)
+            o2 = fma(b, load_part(w, k + 2 * n, n), o2)
+            o3 = fma(b, load_part(w, k + 3 * n, n), o3)
+            k += width
+        if depth % 2 == 1:
+            a = splat(s, s[row, x + depth - 1])
+            e0, e1 = fma(a, load_part(w, k, n), e0), fma(a, load_part(w, k + n, n), e1)
+            e2 = fma(a, load_part(w, k + 2 * n, n), e2)
+            e3 = fma(a, load_part(w, k + 3 * n, n), e3)
+        store_part(s, at + j, e0 + o0, n)
+        store_part(s, at + j + n, e1 + o1, n)
+        store_part(s, at + j + 2 * n, e2 + o2, n)
+        store_part(s, at + j + 3 * n, e3 + o3, n)
+    for j in range(whole, width, 2 * n):
         left, right = width - j, width - j - n
         even, second = load_part(s, at + j, left), splat(s, 0.0)
         odd, fourth = splat(s, 0.0), splat(s, 0.0)
