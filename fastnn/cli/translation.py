@@ -20,6 +20,10 @@ from fastnn.cli import options
 @click.option("--attention/--no-attention", default=True, show_default=True,
               help="Whether the decoder of the GRU attends to the sentence.")  # fmt: skip
 @options.count("--merges", 6000, "Subwords to learn (merges of byte-pair encoding).")
+@click.option("--subwords", default="own", show_default=True,
+              type=click.Choice(["own", "tokenizers", "auto"]),
+              help="What learns them: our code, or the library tokenizers, which is quicker; auto "
+                   "takes it where it is installed.")  # fmt: skip
 @options.share("--dropout", 0.3, "Dropout probability.")
 @click.option("--precision", default="highest", show_default=True,
               help="Of matrix products: highest, high, medium, bf16 or fp16.")  # fmt: skip

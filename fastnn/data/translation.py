@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from fastnn.data import libraries
 from fastnn.errors import DataError
 
 #: the tokens of the NIST's script mteval-v13a, in its order
@@ -33,7 +34,10 @@ def _tokens(text: str, lower: bool) -> list[str]:
     return text.split()
 
 
-def bleu(hypotheses: Sequence[str], references: Sequence[str], *, lower: bool = False) -> float:
+def bleu(
+    hypotheses: Sequence[str], references: Sequence[str], *, lower: bool = False,
+    library: str = "own",
+) -> float:  # fmt: skip
     """BLEU of a set of translations, from 0 to 100 (Papineni et al. 2002), as sacrebleu's
     `corpus_bleu` computes it by default (Post 2018): stretches of one to four tokens, tokens of the
     script mteval-v13a, exponential smoothing.
@@ -42,14 +46,21 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], *, lower: bool = 
         hypotheses: the translations.
         references: the right ones, in the same order.
         lower: whether case does not count.
+        library: "own", "sacrebleu", or "auto": the latter where it is installed. Both give the same
+            number, to the bit.
 
     Raises:
+        OptionError: another library. ImportError: one that is not installed.
         DataError: there are none, or not as many references as translations.
 
     >>> round(bleu(["the cat sat on the mat"], ["the cat is on the mat"]), 2)
     37.99
     """
     _check("bleu", hypotheses, references)
+    theirs = libraries.choose(library, "sacrebleu", "sacrebleu")
+    if theirs is not None:
+        found = theirs.corpus_bleu(hypotheses, [references], lowercase=lower, force=True)
+        return float(found.score)
     right, total, written, wanted = [0] * LONGEST, [0] * LONGEST, 0, 0
     for hypothesis, reference in zip(hypotheses, references, strict=True):
         found, expected = _tokens(hypothesis, lower), _tokens(reference, lower)
@@ -58,36 +69,40 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str], *, lower: bool = 
             own, others = _stretches(found, n + 1), _stretches(expected, n + 1)
             right[n] += (own & others).total()
             total[n] += own.total()
-    logs, smooth = 0.0, 1.0
-    for n in range(LONGEST):
-        if total[n] == 0:
-            return 0.0
-        if right[n] == 0:
-            smooth *= 2.0
-            logs += math.log(1.0 / (smooth * total[n]))
-        else:
-            logs += math.log(right[n] / total[n])
-    if right[0] == 0:
+    if right[0] == 0 or total[-1] == 0:
         return 0.0
-    brevity = min(0.0, 1.0 - wanted / written)
-    return 100.0 * math.exp(logs / LONGEST + brevity)
+    # in the order of sacrebleu's sums and products, which give the same bits
+    logs, smooth = 0.0, 1.0
+    for same, count in zip(right, total, strict=True):
+        smooth *= 1.0 if same else 2.0
+        logs += math.log(100.0 * same / count if same else 100.0 / (smooth * count))
+    brevity = math.exp(1 - wanted / written) if written < wanted else 1.0
+    return brevity * math.exp(logs / LONGEST)
 
 
-def chrf(hypotheses: Sequence[str], references: Sequence[str], *, lower: bool = False) -> float:
+def chrf(
+    hypotheses: Sequence[str], references: Sequence[str], *, lower: bool = False,
+    library: str = "own",
+) -> float:  # fmt: skip
     """chrF of a set of translations, from 0 to 100 (Popović 2015, "chrF: character n-gram F-score
     for automatic MT evaluation"), as sacrebleu's `corpus_chrf` computes it by default: stretches of
     one to six characters without spaces, recall counting twice as much as precision (chrF2).
 
     Args:
-        hypotheses, references, lower: as of `bleu`.
+        hypotheses, references, lower, library: as of `bleu`.
 
     Raises:
+        OptionError: another library. ImportError: one that is not installed.
         DataError: there are none, or not as many references as translations.
 
     >>> round(chrf(["the cat sat on the mat"], ["the cat is on the mat"]), 2)
     64.58
     """
     _check("chrf", hypotheses, references)
+    theirs = libraries.choose(library, "sacrebleu", "sacrebleu")
+    if theirs is not None:
+        scorer = theirs.CHRF(lowercase=lower)
+        return float(scorer.corpus_score(hypotheses, [references]).score)
     right, written, wanted = [0] * CHARACTERS, [0] * CHARACTERS, [0] * CHARACTERS
     for pair in zip(hypotheses, references, strict=True):
         found, expected = ("".join((t.lower() if lower else t).split()) for t in pair)
@@ -104,7 +119,7 @@ def chrf(hypotheses: Sequence[str], references: Sequence[str], *, lower: bool = 
     if precision + recall == 0.0:
         return 0.0
     weight = RECALL**2
-    return 100.0 * (1.0 + weight) * precision * recall / (weight * precision + recall)
+    return 100 * ((1 + weight) * precision * recall / (weight * precision + recall))
 
 
 def _check(name: str, hypotheses: Sequence[str], references: Sequence[str]) -> None:

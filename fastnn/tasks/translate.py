@@ -188,10 +188,12 @@ class Pairs:
             yield (given, lengths, pad(wanted, 1, steps)[0]), pad(wanted, IGNORED, steps)[0]
 
 
-def learn_pieces(sentences: Sequence[str], merges: int) -> tuple[Vocabulary, Subwords]:
+def learn_pieces(
+    sentences: Sequence[str], merges: int, library: str = "own"
+) -> tuple[Vocabulary, Subwords]:
     """The pieces of sentences of all languages, and their vocabulary."""
     words = [word for text in sentences for word in split_words(text)]
-    subwords = Subwords.learn(words, merges)
+    subwords = Subwords.learn(words, merges, library=library)
     vocabulary = Vocabulary.build(
         subwords.split(words), unknown=UNKNOWN, special=(START, STOP, UNKNOWN)
     )
@@ -208,8 +210,9 @@ def make_model(kind: str, symbols: int, **options: Any) -> nn.Module:
 
 def train_translator(
     data: Sentences, *, model: str = "gru", size: int = 256, layers: int = 3,
-    attention: bool = True, merges: int = 6000, dropout: float = 0.3, batch_size: int = 64,
-    epochs: int = 10, lr: float = 1e-3, clip: float = 1.0, smoothing: float = 0.1, width: int = 5,
+    attention: bool = True, merges: int = 6000, subwords: str = "own", dropout: float = 0.3,
+    batch_size: int = 64, epochs: int = 10, lr: float = 1e-3, clip: float = 1.0,
+    smoothing: float = 0.1, width: int = 5,
     seed: int = 0, device: str = "auto", workers: int | str = "auto", precision: str = "highest",
     resume: str | Path | None = None, verbose: bool = True, callbacks: Sequence[Callback] = (),
 ) -> tuple[Trainer, History, Translator, dict[str, float]]:  # fmt: skip
@@ -223,6 +226,7 @@ def train_translator(
         attention: whether the GRU's decoder looks back at the sentence; else it knows the mean of
             the encoder's outputs alone.
         merges: pieces that are learnt from both languages together.
+        subwords: what learns them, the library of `Subwords.learn`.
         dropout: see the models.
         batch_size, epochs, lr: pairs of a step, passes over the data, the highest learning rate: it
             rises in the first twentieth of the steps and falls to 0 in a straight line.
@@ -234,7 +238,7 @@ def train_translator(
     Returns the trainer, the history, the translator, and BLEU of "valid" and "test"; after Ctrl-C
     nothing is translated, and there are no scores.
     """
-    vocabulary, subwords = learn_pieces([*data.train[0], *data.train[1]], merges)
+    vocabulary, pieces = learn_pieces([*data.train[0], *data.train[1]], merges, subwords)
     options: dict[str, Any] = {"dropout": dropout}
     options |= (
         {"embedding": size, "hidden": size, "attention": attention}
@@ -242,7 +246,7 @@ def train_translator(
         else {"size": size, "layers": layers, "feedforward": 2 * size}
     )
     net = make_model(model, len(vocabulary), **options)
-    translator = Translator(net, vocabulary, subwords)
+    translator = Translator(net, vocabulary, pieces)
     description.mark(net, described(translator, data))
 
     def pairs(part: tuple[list[str], list[str]]) -> Pairs:
