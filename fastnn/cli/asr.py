@@ -42,6 +42,7 @@ def asr(
     """
     from fastnn.data.transcribed import load_an4, load_transcribed
     from fastnn.tasks.asr import save_description, train_asr
+    from fastnn.tasks.speech_alignment import draw_alignment, first_fitting
 
     if (data is None) != (test is None):
         raise click.UsageError("--data and --test: expected both, or neither for AN4")
@@ -54,4 +55,10 @@ def asr(
     )
     written = options.write(trainer, history, output)
     written.insert(1, ("description", save_description(recogniser, written[0][1])))
+    first = None if options.interrupted(history) else first_fitting(recogniser, parts[1])
+    if first is not None:
+        frames, text = first
+        picture = output / "alignment.png"
+        if options.drawn(lambda: draw_alignment(recogniser, frames, text, picture)):
+            written.append(("alignment", picture))
     options.conclude(ctx, trainer, history, written, [(n, str(s)) for n, s in scores.items()])

@@ -31,9 +31,12 @@ def ner(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
     """
     from fastnn.data.conll2003 import load_conll2003
     from fastnn.tasks.ner import save_description, train_ner
+    from fastnn.tasks.tag_pictures import draw_transitions, draw_types
+    from fastnn.tasks.tagger import Tagger, predict_tags
 
+    data = load_conll2003(scheme="IOBES")
     trainer, history, scores, encoder = train_ner(
-        load_conll2003(scheme="IOBES"),
+        data,
         verbose=not quiet,
         callbacks=[options.KeepCheckpoint(output)],
         **more,
@@ -43,6 +46,13 @@ def ner(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
     written.insert(1, ("description", path))
     if options.interrupted(history):
         options.conclude(ctx, trainer, history, written, [])
+    model, test = trainer.model, data.test
+    assert isinstance(model, Tagger)
+    transitions, types = output / "transitions.png", output / "types.png"
+    if options.drawn(lambda: draw_transitions(model.crf, transitions)):
+        found = predict_tags(model, encoder, test.words)
+        draw_types(test.tags, found, types)
+        written += [("transitions", transitions), ("types", types)]
     measures = [
         (f"{name} F1", f"{100 * scores[part].f1:.2f} % of {scores[part].expected} entities")
         for name, part in (("validation", "valid"), ("test", "test"))

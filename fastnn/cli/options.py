@@ -209,7 +209,7 @@ def drawn(draw: Callable[[], object]) -> bool:
     try:
         draw()
     except ImportError as error:
-        print(f"no learning curve: {error}", file=sys.stderr)
+        print(f"no picture: {error}", file=sys.stderr)
         return False
     return True
 

@@ -43,6 +43,7 @@ def word_lm(
     from fastnn.tasks.cache import NeuralCache
     from fastnn.tasks.language import save_description
     from fastnn.tasks.mixture import Beside, NGramBeside, mixed_loss
+    from fastnn.tasks.surprise import draw_surprise
     from fastnn.tasks.word_lm import train_word_lm
 
     options.check_net(ctx)
@@ -55,6 +56,11 @@ def word_lm(
     written.insert(1, ("description", path))
     if options.interrupted(history):
         options.conclude(ctx, trainer, history, written, [])
+    picture, model = output / "surprise.png", cast(Any, trainer.model)
+    if options.drawn(
+        lambda: draw_surprise(model, words.vocabulary, words.train, words.valid, picture)
+    ):
+        written.append(("surprise", picture))
     measures = [
         ("validation", f"perplexity {valid:.1f} of {len(words.valid)} words"),
         ("test", f"perplexity {test:.1f} of {len(words.test)} words"),
@@ -69,7 +75,7 @@ def word_lm(
     for mixture in mixtures:
         added = [other for _, other in mixture]
         for name, part in (("validation", words.valid), ("test", words.test)):
-            perplexity = math.exp(mixed_loss(cast(Any, trainer.model), part, *added))
+            perplexity = math.exp(mixed_loss(model, part, *added))
             what = " and ".join(what for what, _ in mixture)
             measures.append((f"{name} mixed", f"perplexity {perplexity:.1f}, {what}"))
     options.conclude(ctx, trainer, history, written, measures)

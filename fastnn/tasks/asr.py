@@ -215,9 +215,12 @@ class Recogniser:
         Raises DataError for a file that is no audio, has several channels or (unless `convert`)
         another rate.
         """
+        return self.texts_of([self.frames(path, convert=convert)], with_words)[0]
+
+    def frames(self, path: str | os.PathLike[str], *, convert: bool = True) -> NDArray[np.float32]:
+        """Frames of an audio file, not joined yet; arguments and errors as of `transcribe`."""
         waveform, _ = read_one(files.as_path(path), self.front.rate, convert)
-        frames = self.front.of_waveform(waveform)
-        return self.texts_of([frames], with_words)[0]
+        return self.front.of_waveform(waveform)
 
 
 def _by_length(

@@ -247,7 +247,7 @@ def mean_loss(
     batch = model.streams
     if isinstance(model, TransformerModel):
         steps = model.context
-        x, y = _windows(ids, batch, steps)
+        x, y = overlapping(ids, batch, steps)
     else:
         x, y = batchify(ids, batch, steps, ignore=IGNORED)
     loss = nn.CrossEntropyLoss(ignore_index=IGNORED)
@@ -261,7 +261,7 @@ def mean_loss(
     return found["loss"]
 
 
-def _windows(
+def overlapping(
     ids: NDArray[np.int64], batch: int, context: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Sequences that overlap, in full batches: each symbol but the first counts once."""

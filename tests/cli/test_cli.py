@@ -69,7 +69,7 @@ def test_no_matplotlib_is_said_and_no_harm(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = run(*small)
     assert result.exit_code == 0
-    assert "no learning curve: plotting needs matplotlib" in result.stderr
+    assert "no picture: plotting needs matplotlib" in result.stderr
     assert "learning-curve.png" not in result.stdout
     assert "test accuracy" in result.stdout
 

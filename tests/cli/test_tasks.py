@@ -179,6 +179,7 @@ def test_word_lm(tmp_path, monkeypatch):
         if (one := re.search(rf"validation.* perplexity ([\d.]+),? {what}\n", result.stdout))
     ]  # fmt: skip
     assert len(found) == 4, result.stdout
+    assert (tmp_path / "run/surprise.png").stat().st_size > 1000
     # a text that repeats itself: what has counted it knows it best
     assert found[2] < found[0]
     written = run("sample", tmp_path / "run", "--prime", "the", "--length", 5)
@@ -198,6 +199,8 @@ def test_ner(tmp_path, monkeypatch):
         "--workers", 1, "--output", tmp_path / "run",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
+    for name in ("transitions", "types"):
+        assert (tmp_path / "run" / f"{name}.png").stat().st_size > 1000
     assert re.search(r"validation F1 +[\d.]+ % of 20 entities\ntest F1", result.stdout)
     assert "PER" in result.stdout.splitlines()[-1]
 

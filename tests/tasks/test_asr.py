@@ -8,8 +8,9 @@ from click.testing import CliRunner
 
 from fastnn.cli import group
 from fastnn.data.transcribed import Transcribed, load_an4, load_transcribed
-from fastnn.errors import DataError
+from fastnn.errors import DataError, OptionError
 from fastnn.tasks import asr
+from fastnn.tasks.speech_alignment import align_text, draw_alignment, first_fitting, fits
 from tests.tasks.foreign import another_order, refused
 
 
@@ -51,9 +52,13 @@ def test_train_and_transcribe(recordings, tmp_path):
     recogniser = asr.load_speech_recogniser(output)
     assert [recogniser.transcribe(recordings / f"{n}.wav") for n in (0, 3)] == ["a b", "b"]
     said = CliRunner().invoke(
-        group(), ["transcribe", str(recordings / "1.wav"), "--checkpoint", str(output)]
-    )
+        group(), ["transcribe", str(recordings / "1.wav"), "--checkpoint", str(output),
+                  "--alignment", str(tmp_path / "said.png")],
+    )  # fmt: skip
     assert said.output.strip() == "b a"
+    for picture in (output / "alignment.png", tmp_path / "said.png"):
+        assert picture.stat().st_size > 1000
+    check_alignment(recogniser, recogniser.frames(recordings / "1.wav"))
     write_wave(tmp_path / "fast.wav", np.zeros(4000), rate=16000)
     with pytest.raises(DataError, match="expected 8000 samples a second, got 16000"):
         recogniser.transcribe(tmp_path / "fast.wav", convert=False)
@@ -61,6 +66,33 @@ def test_train_and_transcribe(recordings, tmp_path):
     (output / "model.json").write_text("{}")
     with pytest.raises(DataError, match="speech recogniser"):
         asr.load_speech_recogniser(output)
+
+
+def check_alignment(recogniser, frames):
+    """A tone of 7 joined frames for each letter of "b a": its peak is among them, or beside them,
+    and the picture shows what was computed."""
+    steps = len(recogniser.front.joined(frames))
+    for text in ("b a", ""):
+        probabilities, places = align_text(recogniser, frames, text)
+        assert probabilities.shape == (steps, len(recogniser.symbols))
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
+        np.testing.assert_array_equal(np.unique(places[places >= 0]), np.arange(len(text)))
+    _, places = align_text(recogniser, frames, "b a")
+    assert np.all(np.diff(places[places >= 0]) >= 0)
+    assert np.flatnonzero(places == 0).max() < steps / 2 < np.flatnonzero(places == 2).min()
+    figure = draw_alignment(recogniser, frames, "b a")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["b", "␣", "a"]
+    lines = [line.get_ydata() for line in figure.axes[0].lines]
+    shown = [0, *sorted(recogniser.symbols.index(c) for c in "b a")]
+    np.testing.assert_array_equal(lines, align_text(recogniser, frames, "b a")[0][:, shown].T)
+    with pytest.raises(DataError, match="expected characters of the training texts, got 'z'"):
+        align_text(recogniser, frames, "z")
+    # as many letters as frames fit, but not with a blank between doubled ones
+    assert fits(recogniser, frames, ("ab" * steps)[:steps])
+    for text in ("a" * steps, ("ab" * steps)[: steps + 1], "z", ""):
+        assert not fits(recogniser, frames, text)
+    with pytest.raises(DataError, match="'the alignment'"):
+        align_text(recogniser, frames, "a" * steps)
 
 
 def test_a_transducer(recordings, tmp_path):
@@ -75,6 +107,14 @@ def test_a_transducer(recordings, tmp_path):
     asr.save_description(made, tmp_path / "model.safetensors")
     again = asr.load_speech_recogniser(tmp_path / "model.safetensors")
     assert again.is_transducer
+    assert first_fitting(again, data) is None
+    with pytest.raises(OptionError, match="expected a recogniser with CTC"):
+        align_text(again, np.zeros((30, 39), np.float32), "a")
+    said = CliRunner().invoke(
+        group(), ["transcribe", str(recordings / "1.wav"), "--checkpoint", str(tmp_path),
+                  "--alignment", str(tmp_path / "said.png")],
+    )  # fmt: skip
+    assert "--alignment: expected with a model with CTC" in said.output
     refused(asr.load_speech_recogniser, tmp_path, another_order("symbols"))
     refused(asr.load_speech_recogniser, tmp_path, another_order("texts"))
     for with_words in (True, False):

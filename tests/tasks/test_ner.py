@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from fastnn import nn
 from fastnn.cli.tag import tag
 from fastnn.data import load_conll2003
 from fastnn.data.conll2003 import Conll2003, Sentences
-from fastnn.errors import DataError
+from fastnn.errors import DataError, OptionError
 from fastnn.tasks import ner, tagger
+from fastnn.tasks.tag_pictures import draw_transitions, draw_types
 from tests.tasks.foreign import another_order, refused
 
 
@@ -125,3 +127,26 @@ def test_the_public_set(real_data):
     few = Conll2003(first(news.train, 400), first(news.valid, 100), first(news.test, 100))
     _, _, scores, _ = ner.train_ner(few, hidden=32, epochs=3, lr=0.01, workers=1, verbose=False)
     assert scores["test"].f1 > 0.2
+
+
+def test_pictures_show_what_may_follow_what_and_what_is_confused(tmp_path):
+    crf = nn.CRF(["O", "B-X", "I-X"], "IOB2")
+    crf.transitions.value = np.arange(9.0).reshape(3, 3)
+    crf.start_transitions.value, crf.end_transitions.value = [10, 11, 12], [13, 14, 15]
+    figure = draw_transitions(crf, tmp_path / "transitions.png")
+    assert (tmp_path / "transitions.png").stat().st_size > 1000
+    table = figure.axes[0].images[0].get_array().filled(-1).tolist()
+    # I- neither first nor after O; nothing after the end
+    assert table == [[10, 11, -1, -1], [0, 1, -1, 13], [3, 4, 5, 14], [6, 7, 8, 15]]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["start", *crf.names]
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == [*crf.names, "end"]
+    free = draw_transitions(nn.CRF(["a", "b"])).axes[0].images[0].get_array()
+    assert free.mask.tolist() == [[False, False, True], [False] * 3, [False] * 3]
+    with pytest.raises(OptionError, match="names of its tags, got 4 tags without"):
+        draw_transitions(nn.CRF(4))
+    wanted, found = [["B-X", "I-X", "O"], ["B-Y"]], [["B-X", "O", "O"], ["S-X"]]
+    figure = draw_types(wanted, found, tmp_path / "types.png")
+    assert (tmp_path / "types.png").stat().st_size > 1000
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["1.00", "0.00", "0.00", "0.50", "0.50", "0.00", "0.00", "1.00", "0.00"]
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["O", "X", "Y"]
