@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from fastnn.plan.exchanges import cleared_at_once
 from fastnn.plan.factors import counts_of, names_of, sizes_of
 from fastnn.plan.halves import in_halves
 from fastnn.plan.lower.lowering import Lowering
+from fastnn.plan.lower.strided import indices
 from fastnn.plan.once import computed_once
 from fastnn.plan.rounding import rounded
 from fastnn.plan.scaled import scaled
@@ -106,7 +108,8 @@ def _packed(lowered: Lowering, given: list[Call]) -> list[Call]:
         if call.repeats != loops:  # a loop's first step may find what a later one may not
             copies, loops = Memo(), call.repeats
         zeros |= with_zeros(call, zeros)
-        if (other := sparse(lowered, call, zeros)) is not None:
+        turn = partial(_transposed, lowered, call, calls, copies)
+        if (other := sparse(lowered, call, zeros, turn)) is not None:
             call = other
         elif kernel_of(call.kernel).traits.packed_as:
             call = _packed_gradient(lowered, call, calls, copies, itemsize)
@@ -139,6 +142,22 @@ def _packed_gradient(
         packed[f"{name}_packed"] = copies[key]
     rest = {name: v for name, v in call.operands.items() if name not in operands}
     return replace(call, kernel=traits.packed_as, operands={**packed, **rest})
+
+
+def _transposed(
+    lowered: Lowering, call: Call, calls: list[Call], copies: Memo,
+    x: Value, rows: int, columns: int,
+) -> Value:  # fmt: skip
+    """The transpose of a call's operand x with so many rows and columns, made once."""
+    key = (x.root, x.shift, x.shape, "transposed")
+    if key not in copies:
+        copies[key] = lowered.value((columns, rows), name=f"transposed {x.name}")
+        operands = {
+            "x": x, "extents": indices(lowered, [columns]), "strides": indices(lowered, [1]),
+            "y": copies[key], "begin": 0, "step": columns,
+        }  # fmt: skip
+        calls.append(replace(call, kernel="copy_strided", operands=operands))
+    return copies[key]
 
 
 def _on_unit(

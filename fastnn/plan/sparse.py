@@ -6,13 +6,15 @@ How many there are is known only when a program runs, so the kernels look (`matm
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import numpy as np
 
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import kernel_of
+from fastnn.kernels.matmul.cpu import choose_linear
+from fastnn.kernels.matmul.cpu_blocked import scratch_columns
 from fastnn.kernels.matmul.cpu_sparse import WORD, columns_needed, room_needed, words_needed
 from fastnn.kernels.matmul.cpu_sparse_gradients import by_vectors, turned_room, turned_words
 from fastnn.plan.call import Call
@@ -22,6 +24,8 @@ from fastnn.plan.lower.lowering import Lowering
 ROWS = 64
 #: inputs of a layer from which on its factors are looked at
 INPUTS = 256
+#: the kernel of products with large right factors
+BLOCKED = "linear_forward_blocked_sparse"
 
 
 def with_zeros(call: Call, zeros: Collection[Value]) -> set[Value]:
@@ -33,10 +37,14 @@ def with_zeros(call: Call, zeros: Collection[Value]) -> set[Value]:
     return {value.root for _, parameter, value in call.arrays() if parameter.writes}
 
 
-def sparse(lowered: Lowering, call: Call, zeros: Collection[Value]) -> Call | None:
+def sparse(
+    lowered: Lowering, call: Call, zeros: Collection[Value],
+    transposed: Callable[[Value, int, int], Value],
+) -> Call | None:  # fmt: skip
     """The call by the kernel that leaves zeros out, if it is one of a product for which it pays.
 
-    `zeros` is the memory that has zeros, beside that of the inputs.
+    `zeros` is the memory that has zeros, beside that of the inputs. A large weight's gradient is
+    the product of the transposed x, which `transposed` makes of x, its rows and columns.
     """
     if call.repeats or lowered.parts:
         return None
@@ -59,11 +67,18 @@ def sparse(lowered: Lowering, call: Call, zeros: Collection[Value]) -> Call | No
         result = operands[next(name for name in ("y", "dx", "dw") if name in operands)]
         inputs, columns = operands[left].shape[-1], result.shape[-1]
         rows = operands[left].size // max(inputs, 1)
-        whole = "dx" not in operands or by_vectors(columns, itemsize)
+        whole = "w_packed" not in operands or by_vectors(columns, itemsize)
         if many(left, columns) and whole:
             items, depth = (inputs, rows) if "dw" in operands else (rows, inputs)
             scratch = items, words_needed(depth), room_needed(itemsize)
             kernel = traits.sparse_as
+            if "dw" in operands:
+                choice = choose_linear(rows, inputs, columns, itemsize).backward_weight
+                if choice == traits.packed_as:
+                    kernel = BLOCKED
+                    turned = transposed(operands["x"], rows, inputs)
+                    operands = {"x": turned, "w": operands["dy"], "bias": None,
+                                "y": operands["dw"]}  # fmt: skip
     if scratch is None and traits.turned_sparse_as:
         inputs, columns = operands["dw"].shape
         if many("dy", inputs) and inputs >= WORD:  # as many as a word has bits
@@ -73,11 +88,11 @@ def sparse(lowered: Lowering, call: Call, zeros: Collection[Value]) -> Call | No
     if scratch is None:
         return None
     items, words, room = scratch
-    known = {
-        **operands,
-        "words": lowered.value((items, words), "i", name="bits"),
-        "room": lowered.value((items, room), name="scratch"),
-    }
+    known = {**operands, "words": lowered.value((items, words), "i", name="bits")}
+    if "scratch" in kernel_of(kernel).params:
+        known["scratch"] = lowered.value((items, scratch_columns(items, itemsize)), name="scratch")
+    else:
+        known["room"] = lowered.value((items, room), name="scratch")
     return replace(
         call, kernel=kernel, operands={name: known[name] for name in kernel_of(kernel).params}
     )

@@ -93,7 +93,7 @@ def blocked_product(x, w, transposed, bias, y, scratch, lo, hi, depth, columns):
                           -1)  # fmt: skip
 
 
-@kernel(block=64, **FORWARD, rounds=("x", "w"), sparse_as="linear_forward_sparse")
+@kernel(block=64, **FORWARD, rounds=("x", "w"), sparse_as="linear_forward_blocked_sparse")
 def linear_forward_blocked(
     x: "in rows f[N,C]",
     w: "in whole f[C,K]",
@@ -108,7 +108,7 @@ def linear_forward_blocked(
     blocked_product(x, w, False, bias, y, scratch, lo, hi, c, k)
 
 
-@kernel(block=64, **BACKWARD, rounds=("dy", "w"))
+@kernel(block=64, **BACKWARD, rounds=("dy", "w"), sparse_as="linear_backward_input_blocked_sparse")
 def linear_backward_input_blocked(
     dy: "in rows f[N,K]",
     w: "in whole f[C,K]",

@@ -14,7 +14,7 @@ where they lie side by side in L1 while all rows pass over them; sums wait in th
 import numpy as np
 
 from ..cpu import target
-from ..cpu.tile import tile_width
+from ..cpu.tile import tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
 from ..places import Matrix, Place, Rows
 from ..simd import (
@@ -29,10 +29,12 @@ from ..simd import (
     load_first,
     splat,
     store,
+    store_first,
     sum_lanes,
     where,
 )
-from .cpu import BACKWARD, FORWARD, MANY, product
+from .cpu import BACKWARD, FORWARD, product
+from .cpu_blocked import blocked_product
 
 #: elements that a word has bits for
 WORD = 64
@@ -46,8 +48,6 @@ FEWEST = 16
 #: a Zen 3 256 x 512 x 128 takes 0.18 ms with a quarter of them, 0.28 with half, 0.38 with three
 #: quarters, and 0.345 by the product with zeros.
 SHARE = 10
-#: the same of gradients over so many rows that without packing they take up to twice as long
-SHARE_OF_MANY = 15
 #: of three times 64 elements looked at first, how many make a factor pass for full
 FULL = 180
 
@@ -159,27 +159,50 @@ def add_rows(x, x_at, x_step, word, b, base, y, at, begin, end, bias, bias_at):
 
 
 @helper
-def sums_of_rows(x, words, b, panel, bias, y, room, rows, depth, columns):
-    """y = x @ b + bias for so many rows; False, with y not complete, if an element of b is infinite
-    or NaN, or a sum is -0.
+def copy_block(b, transposed, panel, first, depth, j, room):
+    """Rows first to first + depth of b, at most `WORD`, and `SUMS` vectors of columns from j on,
+    side by side at the place `room`; False if one of the elements is infinite or NaN.
+
+    Where `transposed`, they are those of the transpose of b.
+    """
+    n, part, zeros = lanes(b.array), tile_width(b.array), splat(b.array, 0.0)
+    width, block = SUMS * n, tile_lanes(b.array)
+    if transposed:
+        whole = depth // block * block
+        for v in range(0, width, block):
+            at = b.at + (j + v) * b.stride + first
+            for t in range(0, whole, block):
+                to = room.at + t * width + v
+                transpose_block(b.array, at + t, b.stride, room.array, to, width)
+            for t in range(whole, depth):
+                for l in range(block):
+                    one = load_first(b.array, at + l * b.stride + t, 1)
+                    store_first(room.array, room.at + t * width + v + l, one, 1)
+    for t in range(depth):
+        to, at = room.at + t * width, b.at + (first + t) * b.stride
+        for v in range(0, width, n):
+            if not transposed:
+                values = load(b.array, at + (j + v) // part * panel + (j + v) % part)
+                store(room.array, to + v, values)
+            zeros = fma(load(room.array, to + v), splat(b.array, 0.0), zeros)
+    return sum_lanes(zeros) == 0.0
+
+
+@helper
+def sums_of_rows(x, words, b, transposed, panel, bias, y, room, rows, depth, columns):
+    """y = x @ b + bias, or x @ b.T where `transposed`, for so many rows; False, with y not
+    complete, if an element of b is infinite or NaN, or a sum is -0.
 
     x is a `Matrix`, b and y are `Rows`, and so are the words of x. Panels of b, as wide as a tile,
     are `panel` elements apart. The block of b is copied to the place `room`.
     """
-    n, last = lanes(b.array), (depth + WORD - 1) // WORD - 1
-    width, part = SUMS * n, tile_width(b.array)
+    last, width = (depth + WORD - 1) // WORD - 1, SUMS * lanes(b.array)
     factors, known = x.array.reshape(-1), words.array.reshape(-1)
     for start in range(0, columns, width):
         j = min(start, columns - width)  # the last columns end with the matrix: some come twice
         for q in range(last + 1):
-            first, zeros = q * WORD, splat(b.array, 0.0)
-            for t in range(min(WORD, depth - first)):
-                at = b.at + (first + t) * b.stride
-                for v in range(0, width, n):
-                    values = load(b.array, at + (j + v) // part * panel + (j + v) % part)
-                    store(room.array, room.at + t * width + v, values)
-                    zeros = fma(values, splat(b.array, 0.0), zeros)
-            if sum_lanes(zeros) != 0.0:  # NaN
+            first = q * WORD
+            if not copy_block(b, transposed, panel, first, min(WORD, depth - first), j, room):
                 return False
             add = j if bias.size > 0 and q == last else -1
             for i in range(rows):
@@ -212,6 +235,20 @@ def are_few(x, words, lo, hi):
     return found * 16 <= SHARE * (hi - lo) * c
 
 
+@helper
+def forward_sums(x, w, bias, y, words, room, lo, hi):
+    """y = x @ w + bias for rows lo to hi, if many elements of x are 0; False if there are few, or
+    as `sums_of_rows` says."""
+    c, k = w.shape
+    fits = (hi - lo) * room.shape[1] >= SUMS * lanes(w) * WORD
+    done = fits and are_few(x, words, lo, hi)
+    return done and sums_of_rows(
+        Matrix(x, lo * c, c, 1), Rows(words, lo * words.shape[1], words.shape[1]), Rows(w, 0, k),
+        False, tile_width(w), bias, Rows(y, lo * k, k), Place(room, lo * room.shape[1]), hi - lo, c,
+        k,
+    )  # fmt: skip
+
+
 @kernel(block=64, **FORWARD, rounds=("x", "w"))
 def linear_forward_sparse(
     x: "in rows f[N,C]",
@@ -225,15 +262,25 @@ def linear_forward_sparse(
 ):
     """y = x @ w + bias, for K of at least `columns_needed`"""
     c, k = w.shape
-    fits = (hi - lo) * room.shape[1] >= SUMS * lanes(w) * WORD
-    done = fits and are_few(x, words, lo, hi)
-    done = done and sums_of_rows(
-        Matrix(x, lo * c, c, 1), Rows(words, lo * words.shape[1], words.shape[1]), Rows(w, 0, k),
-        tile_width(w), bias, Rows(y, lo * k, k), Place(room, lo * room.shape[1]), hi - lo, c, k,
-    )  # fmt: skip
-    if not done:
+    if not forward_sums(x, w, bias, y, words, room, lo, hi):
         product(Matrix(x, lo * c, c, 1), Rows(w, 0, k), tile_width(w), Rows(y, lo * k, k),
                 Place(bias, 0 if bias.size else -1), c, hi - lo, k)  # fmt: skip
+
+
+@kernel(block=64, **FORWARD, rounds=("x", "w"))
+def linear_forward_blocked_sparse(
+    x: "in rows f[N,C]",
+    w: "in whole f[C,K]",
+    bias: "in whole f[B]",  # B is K, or 0: no bias
+    y: "out rows f[N,K]",
+    words: "scratch rows i[N,S]",  # S by `words_needed`
+    scratch: "scratch rows f[N,P]",  # P by `scratch_columns`
+    lo: "begin",
+    hi: "end",
+):
+    """y = x @ w + bias, for large w with K of at least `columns_needed`"""
+    if not forward_sums(x, w, bias, y, words, scratch, lo, hi):
+        blocked_product(x, w, False, bias, y, scratch, lo, hi, w.shape[0], w.shape[1])
 
 
 @helper
@@ -276,8 +323,7 @@ def are_few_columns(x, words, lo, hi):
                 known[at + r * words.stride] = word
                 found += count_bits(word)
             transpose_bits(known, at, words.stride)
-    share = SHARE_OF_MANY if rows >= MANY else SHARE
-    return found * 16 <= share * rows * (hi - lo)
+    return found * 16 <= SHARE * rows * (hi - lo)
 
 
 @kernel(grain=64, sums_rows=True, factors=("x", "dy"), rounds=("x", "dy"), **BACKWARD)
@@ -295,8 +341,8 @@ def linear_backward_weight_sparse(
     known = Rows(words, lo * words.shape[1], words.shape[1])
     done = hi - lo >= WORD and are_few_columns(x, known, lo, hi)
     done = done and sums_of_rows(
-        Matrix(x, lo, 1, c), known, Rows(dy, 0, k), tile_width(dy), dy[0, :0], Rows(dw, lo * k, k),
-        Place(room, lo * room.shape[1]), hi - lo, x.shape[0], k,
+        Matrix(x, lo, 1, c), known, Rows(dy, 0, k), False, tile_width(dy), dy[0, :0],
+        Rows(dw, lo * k, k), Place(room, lo * room.shape[1]), hi - lo, x.shape[0], k,
     )  # fmt: skip
     if not done:
         product(Matrix(x, lo, 1, c), Rows(dy, 0, k), tile_width(dy), Rows(dw, lo * k, k),

@@ -11,6 +11,7 @@ from ..declare import helper, kernel
 from ..places import Matrix, Place, Rows
 from ..simd import lanes
 from .cpu import BACKWARD, product
+from .cpu_blocked import blocked_product
 from .cpu_sparse import (
     SUMS,
     WORD,
@@ -54,12 +55,35 @@ def linear_backward_input_sparse(
     done = fits and are_few(dy, words, lo, hi)
     done = done and sums_of_rows(
         Matrix(dy, lo * k, k, 1), Rows(words, lo * words.shape[1], words.shape[1]),
-        Rows(w_packed, 0, tile_width(dy)), w_packed.shape[1], dy[0, :0], Rows(dx, lo * c, c),
+        Rows(w_packed, 0, tile_width(dy)), False, w_packed.shape[1], dy[0, :0], Rows(dx, lo * c, c),
         Place(room, lo * room.shape[1]), hi - lo, k, c,
     )  # fmt: skip
     if not done:
         product(Matrix(dy, lo * k, k, 1), Rows(w_packed, 0, tile_width(dy)), w_packed.shape[1],
                 Rows(dx, lo * c, c), Place(dy[0], -1), k, hi - lo, c)  # fmt: skip
+
+
+@kernel(block=64, **BACKWARD, rounds=("dy", "w"))
+def linear_backward_input_blocked_sparse(
+    dy: "in rows f[N,K]",
+    w: "in whole f[C,K]",
+    dx: "out rows f[N,C]",
+    words: "scratch rows i[N,S]",  # S by `words_needed`
+    scratch: "scratch rows f[N,P]",  # P by `scratch_columns`
+    lo: "begin",
+    hi: "end",
+):
+    """dx = dy @ w.T, for large w with C of at least `columns_needed`"""
+    c, k = w.shape
+    fits = (hi - lo) * scratch.shape[1] >= SUMS * lanes(dy) * WORD
+    done = fits and are_few(dy, words, lo, hi)
+    done = done and sums_of_rows(
+        Matrix(dy, lo * k, k, 1), Rows(words, lo * words.shape[1], words.shape[1]), Rows(w, 0, k),
+        True, 0, dy[0, :0], Rows(dx, lo * c, c), Place(scratch, lo * scratch.shape[1]), hi - lo, k,
+        c,
+    )  # fmt: skip
+    if not done:
+        blocked_product(dy, w, True, dy[0, :0], dx, scratch, lo, hi, k, c)
 
 
 @helper
@@ -96,7 +120,7 @@ def linear_backward_weight_turned_sparse(
     for start in range(lo, hi, width):
         first = min(start, hi - width)
         done = done and sums_of_rows(
-            Matrix(dy, 0, 1, k), known, Rows(x, first, c), tile_width(x), dy[0, :0],
+            Matrix(dy, 0, 1, k), known, Rows(x, first, c), False, tile_width(x), dy[0, :0],
             Rows(room, some, width), Place(room, block), k, n, width,
         )  # fmt: skip
         if done:

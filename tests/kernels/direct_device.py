@@ -8,6 +8,7 @@ import numpy as np
 
 from fastnn.kernels.convolution.shared import tile_room
 from fastnn.kernels.matmul.cpu import packed_shape
+from fastnn.kernels.matmul.cpu_blocked import scratch_columns
 from fastnn.kernels.matmul.cpu_sparse import columns_needed, room_needed, words_needed
 from fastnn.kernels.matmul.cpu_sparse_gradients import turned_room, turned_words
 from fastnn.kernels.matmul.cpu_turned import turned_columns
@@ -69,6 +70,11 @@ DIRECT_CPU |= {
         words=np.zeros((_N, words_needed(_C)), np.int64),
         room=np.zeros((_N, room_needed(4)), np.float32),
     ),
+    "linear_forward_blocked_sparse": dict(
+        x=_ZEROS, w=numbers(_C, _K), bias=numbers(_K), y=numbers(_N, _K),
+        words=np.zeros((_N, words_needed(_C)), np.int64),
+        scratch=np.zeros((_N, scratch_columns(_N, 4)), np.float32),
+    ),
     "linear_backward_weight_sparse": dict(
         x=_ZEROS, dy=numbers(_N, _K), dw=numbers(_C, _K),
         words=np.zeros((_C, words_needed(_N)), np.int64),
@@ -78,6 +84,11 @@ DIRECT_CPU |= {
         dy=_ZEROS, w_packed=numbers(*packed_shape(_C, _WHOLE, 4)), dx=numbers(_N, _WHOLE),
         words=np.zeros((_N, words_needed(_C)), np.int64),
         room=np.zeros((_N, room_needed(4)), np.float32),
+    ),
+    "linear_backward_input_blocked_sparse": dict(
+        dy=_ZEROS, w=numbers(_K, _C), dx=numbers(_N, _K),
+        words=np.zeros((_N, words_needed(_C)), np.int64),
+        scratch=np.zeros((_N, scratch_columns(_N, 4)), np.float32),
     ),
     "linear_backward_weight_turned_sparse": dict(
         x=numbers(_N, _K), dy=_ZEROS, dw=numbers(_K, _C),

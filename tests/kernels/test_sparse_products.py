@@ -13,6 +13,7 @@ from fastnn.kernels.cpu import target
 from fastnn.kernels.declare import Kernel
 from fastnn.kernels.matmul import cpu as matmul
 from fastnn.kernels.matmul import cpu_sparse, cpu_sparse_gradients
+from fastnn.kernels.matmul.cpu_blocked import scratch_columns
 from fastnn.testing.kernels import call
 
 TYPES = ("float32", "float64")
@@ -53,6 +54,21 @@ def forward(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.nd
             run(matmul.linear_forward, shape, (), "y", **given))  # fmt: skip
 
 
+def blocks(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Scratch memory for words, and for blocks of the other factor."""
+    columns = scratch_columns(len(x), x.itemsize)
+    words = scratch(*x.shape, x.dtype.name)["words"]
+    return {"words": words, "scratch": np.full((len(x), columns), np.nan, x.dtype)}
+
+
+def large(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.ndarray, ...]:
+    """x @ w + bias by blocks of w, without zeros and with them."""
+    given = {name: f[name] for name in ("x", "w", "bias")}
+    shape, room = (len(f["x"]), f["w"].shape[1]), blocks(f["x"])
+    return (run(cpu_sparse.linear_forward_blocked_sparse, shape, cuts, "y", **given, **room),
+            run(matmul.linear_forward, shape, (), "y", **given))  # fmt: skip
+
+
 def weight(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.ndarray, ...]:
     """x.T @ dy, likewise."""
     given = {"x": f["x"], "dy": f["dy"]}
@@ -74,6 +90,15 @@ def gradient(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.n
             run(matmul.linear_backward_input, shape, (), "dx", **given))  # fmt: skip
 
 
+def large_gradient(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[Any, ...]:
+    """The same by blocks of the weight as it is."""
+    dy, w = f["x"], f["w"].T.copy()
+    return (run(cpu_sparse_gradients.linear_backward_input_blocked_sparse, (len(dy), len(w)), cuts,
+                "dx", dy=dy, w=w, **blocks(dy)),
+            run(matmul.linear_forward, (len(dy), len(w)), (), "y", x=dy, w=f["w"],
+                bias=f["bias"][:0]))  # fmt: skip
+
+
 def turned(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.ndarray, ...]:
     """dy.T @ x, as the gradient x of a layer with the inputs dy to its weight."""
     x, dy = f["dy"], f["x"]
@@ -90,7 +115,7 @@ def turned(f: dict[str, np.ndarray], cuts: tuple[int, ...] = ()) -> tuple[np.nda
             run(matmul.linear_backward_weight, shape, (), "dw", **given).T)  # fmt: skip
 
 
-PRODUCTS = (forward, weight, gradient, turned)
+PRODUCTS = (forward, large, weight, gradient, large_gradient, turned)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -117,9 +142,14 @@ def test_zeros_are_left_out_where_they_are_many(
     f = factors(128, 256, 128, dtype, share)
     for module in (cpu_sparse, cpu_sparse_gradients):
         monkeypatch.setattr(module, "product", lambda *given: full.append(1))
+        monkeypatch.setattr(module, "blocked_product", lambda *given: full.append(1))
     y, dw = np.empty((128, 128), dtype), np.empty((256, 128), dtype)
     given = {name: f[name] for name in ("x", "w", "bias")}
-    cpu_sparse.linear_forward_sparse(**given, y=y, **scratch(128, 256, dtype), lo=0, hi=32)
+    room = scratch(128, 256, dtype)
+    cpu_sparse.linear_forward_sparse(**given, y=y, **room, lo=0, hi=32)
+    cpu_sparse.linear_forward_blocked_sparse(
+        **given, y=y, words=room["words"], scratch=room["room"], lo=0, hi=32
+    )
     cpu_sparse.linear_backward_weight_sparse(
         x=f["x"], dy=f["dy"], dw=dw, **scratch(256, 128, dtype), lo=0, hi=64
     )
@@ -127,7 +157,10 @@ def test_zeros_are_left_out_where_they_are_many(
         dy=f["x"], w_packed=np.zeros(matmul.packed_shape(256, 128, 4), dtype), dx=y,
         **scratch(128, 256, dtype), lo=0, hi=32,
     )  # fmt: skip
-    assert len(full) == (0 if share == 0.5 else 3)
+    cpu_sparse_gradients.linear_backward_input_blocked_sparse(
+        dy=f["x"], w=f["w"].T, dx=y, words=room["words"], scratch=room["room"], lo=0, hi=32
+    )
+    assert len(full) == (0 if share == 0.5 else 5)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

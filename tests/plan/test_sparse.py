@@ -17,6 +17,7 @@ from fastnn.pretrain import RBM
 from fastnn.testing.null import null_device
 
 FORWARD, WEIGHT = "linear_forward_sparse", "linear_backward_weight_sparse"
+BLOCKED = "linear_forward_blocked_sparse"
 INPUT, TURNED = "linear_backward_input_sparse", "linear_backward_weight_turned_sparse"
 
 
@@ -39,14 +40,20 @@ def test_data_and_comparisons_are_looked_at() -> None:
         assert kernels(64, 256, 128, source, "float64") == [FORWARD, WEIGHT]
     for sizes in ((63, 256, 128), (64, 255, 128), (64, 256, 15)):
         assert kernels(*sizes, "input") == ["linear_forward", "linear_backward_weight"]
+    assert kernels(64, 512, 1024, "input") == ["copy_strided", BLOCKED]  # of the transposed x
+    assert kernels(64, 512, 512, "less")[-1] == BLOCKED
     assert kernels(64, 256, 128, "else") == ["linear_forward", "linear_backward_weight"]
 
 
 def around(activation: type[nn.Module], rate: float) -> set[str]:
     """The products without zeros of a net with this activation behind the second of three layers,
     and dropout behind that."""
-    layers = [nn.Linear(20, 128), nn.Tanh(), nn.Linear(128, 256), activation(), nn.Dropout(rate),
-              nn.Linear(256, 128)]  # fmt: skip
+    return leaving_out(nn.Linear(20, 128), nn.Tanh(), nn.Linear(128, 256), activation(),
+                       nn.Dropout(rate), nn.Linear(256, 128))  # fmt: skip
+
+
+def leaving_out(*layers: nn.Module) -> set[str]:
+    """The products of these layers' training, from 20 inputs to 128, that leave zeros out."""
     with null_device("cpu") as null:
         step = fnn.compile(nn.Sequential(*layers), "mse", optim.SGD())
         step(np.zeros((200, 20), np.float32), np.zeros((200, 128), np.float32))
@@ -61,6 +68,12 @@ def test_what_a_relu_leaves_is_looked_at() -> None:
     assert around(nn.Tanh, 0.0) == around(nn.Tanh, 0.3) == set()
 
 
+def test_large_layers_behind_a_relu() -> None:
+    found = leaving_out(nn.Linear(20, 512), nn.Tanh(), nn.Linear(512, 1024), nn.ReLU(),
+                        nn.Linear(1024, 128))  # fmt: skip
+    assert {"linear_backward_input_blocked_sparse", BLOCKED} <= found
+
+
 def trained(kind: str, workers: int) -> dict[str, Any]:
     """Parameters after two epochs on samples of which most pixels are 0."""
     rng = np.random.default_rng(0)
@@ -69,13 +82,14 @@ def trained(kind: str, workers: int) -> dict[str, Any]:
         trainer = RBM(300, 130).trainer(workers=workers)
         trainer.fit(x, epochs=2, batch_size=70, verbose=False)
     else:
-        net = nn.Sequential(nn.Linear(300, 130), nn.ReLU(), nn.Linear(130, 5))
+        units = 1024 if kind == "wide" else 130
+        net = nn.Sequential(nn.Linear(300, units), nn.ReLU(), nn.Linear(units, 5))
         trainer = fnn.Trainer(net, "cross_entropy", optim.Adam(), workers=workers)
         trainer.fit(x, rng.integers(0, 5, 200), epochs=2, batch_size=70, verbose=False)
     return trainer.get_parameters()
 
 
-@pytest.mark.parametrize("kind", ["classifier", "machine"])
+@pytest.mark.parametrize("kind", ["classifier", "machine", "wide"])
 def test_trainings_keep_their_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found, seen = products.sparse, set()
 
@@ -86,7 +100,7 @@ def test_trainings_keep_their_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(products, "sparse", noted)
     several = [trained(kind, workers) for workers in (1, 3)]
-    assert {FORWARD, WEIGHT} <= seen
+    assert ({BLOCKED} if kind == "wide" else {FORWARD, WEIGHT}) <= seen
     monkeypatch.setattr(products, "sparse", lambda *given: None)
     for name, array in trained(kind, 1).items():
         assert all(np.array_equal(array, parameters[name]) for parameters in several), name

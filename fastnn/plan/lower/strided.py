@@ -20,7 +20,7 @@ def strides_of(shape: Shape) -> list[int]:
     return found
 
 
-def _indices(to: Lowering, numbers: Any) -> Value:
+def indices(to: Lowering, numbers: Any) -> Value:
     """A small array of integers for a kernel, one for equal contents."""
     flat = (n for line in numbers for n in (line if isinstance(line, list) else [line]))
     key = ("indices", len(numbers), *flat)
@@ -61,8 +61,8 @@ def copy_strided(to: Lowering, x: Value, y: Value, strides: list[int], begin: in
     to.call(
         "copy_strided_rows" if y.dtype == "f" else "copy_strided_integers",
         x=to.view(x, (rows, inner)),
-        extents=_indices(to, [a[0] for a in axes]),
-        strides=_indices(to, [a[1] for a in axes]),
+        extents=indices(to, [a[0] for a in axes]),
+        strides=indices(to, [a[1] for a in axes]),
         y=to.view(y, (rows, y.size // rows)),
         begin=begin,
         step=step,
@@ -81,8 +81,8 @@ def _copy_whole(to: Lowering, x: Value, y: Value, strides: list[int], begin: int
     to.call(
         "copy_strided",
         x=x,
-        extents=_indices(to, [a[0] for a in axes]),
-        strides=_indices(to, [a[1] for a in axes]),
+        extents=indices(to, [a[0] for a in axes]),
+        strides=indices(to, [a[1] for a in axes]),
         y=to.view(y, (y.size // width, width)),
         begin=begin,
         step=step,
@@ -106,7 +106,7 @@ def spread_strided(
     to.call(
         "spread_strided",
         x=to.view(x, (rows, x.size // rows)),
-        axes=_indices(to, lines or [[1, 0, 1, 1, 0]]),
+        axes=indices(to, lines or [[1, 0, 1, 1, 0]]),
         y=to.view(y, (rows, y.size // rows)),
         start=start,
         step=step,
