@@ -28,6 +28,7 @@ from fastnn.nn.ntm import *
 from fastnn.nn.parameter import *
 from fastnn.nn.penalty import *
 from fastnn.nn.pooling import *
+from fastnn.nn.pooling_whole import *
 from fastnn.nn.positions import *
 from fastnn.nn.recurrent_base import *
 from fastnn.nn.regularization import *

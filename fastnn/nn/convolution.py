@@ -213,7 +213,9 @@ class ConvTranspose1d(_Transposed):
 
     Shapes: input (N, C, T), output (N, O, steps), or with ``channels="last"`` (N, T, C) and
     (N, steps, O); ``steps = (T - 1)*stride - 2*padding + dilation*(kernel_size - 1) +
-    output_padding + 1``.
+    output_padding + 1``. Called with ``lengths``, integers of shape (N,), it returns outputs and
+    their lengths, which follow from T likewise: past a sequence's end inputs count as 0, and so do
+    outputs.
 
     Raises:
         OptionError, ShapeError: as of `Conv1d`.
@@ -237,10 +239,10 @@ class ConvTranspose1d(_Transposed):
             groups, bias, channels, weight_init, bias_init,
         )  # fmt: skip
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value, lengths: Value | None = None) -> Any:
         self._check(x)
         options = {**self._options(), "output_padding": self.output_padding}
-        return ops.conv_transpose1d(x, self.weight, self.bias, **options)
+        return ops.conv_transpose1d(x, self.weight, self.bias, **options, lengths=lengths)
 
 
 class ConvTranspose2d(_Transposed):

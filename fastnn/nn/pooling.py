@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fastnn import ops
-from fastnn.errors import OptionError, check_flags, check_numbers, where
+from fastnn.errors import OptionError, check_flags, check_numbers
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
-from fastnn.ops.layout import check_channels, check_rank, each, shares
+from fastnn.ops.layout import check_channels, each
 from fastnn.public import publish
 
 
@@ -27,13 +27,13 @@ class _Pool(Module):
         for option, value in options.items():
             if option in ("padding", "dilation"):
                 value = each(name, option, value, self._rank, int(option == "dilation"))
-            elif option in ("ceil_mode", "count_include_pad"):
+            elif option in ("ceil_mode", "count_include_pad", "return_indices"):
                 check_flags(name, **{option: value})
             setattr(self, option, value)
         check_channels(name, options["channels"])
         self._usual = {
             "padding": 0, "dilation": 1, "ceil_mode": False, "count_include_pad": True,
-            "divisor_override": None, "channels": "first",
+            "divisor_override": None, "return_indices": False, "channels": "first",
         }  # fmt: skip
         self._given = tuple(options)
 
@@ -64,6 +64,8 @@ class MaxPool1d(_Pool):
         stride: steps from one window to the next; None: `kernel_size`.
         padding: steps added on both sides, which are never the largest.
         dilation: steps from one element of a window to the next.
+        return_indices: whether to return as well which step each is, integers of the same shape
+            (the first one of equal steps); not with lengths.
         ceil_mode: whether a last window may reach over the end.
         channels: where the channels are, "first" as in PyTorch or "last".
 
@@ -85,10 +87,10 @@ class MaxPool1d(_Pool):
 
     def __init__(
         self, kernel_size: int, stride: int | None = None, padding: int = 0, dilation: int = 1,
-        ceil_mode: bool = False, channels: str = "first",
+        return_indices: bool = False, ceil_mode: bool = False, channels: str = "first",
     ):  # fmt: skip
         self._keep(kernel_size, stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
-                  channels=channels)  # fmt: skip
+                  return_indices=return_indices, channels=channels)  # fmt: skip
 
     def forward(self, x: Value, lengths: Value | None = None) -> Any:
         return ops.max_pool1d(x, self.kernel_size, **self._options(), lengths=lengths)
@@ -100,6 +102,8 @@ class MaxPool2d(_Pool):
     Args:
         kernel_size, stride, padding, dilation: as of `MaxPool1d`, a number or one for rows and one
             for columns.
+        return_indices: as of `MaxPool1d`; an index counts the places of a channel's image row by
+            row, ``row*W + column``.
         ceil_mode, channels: as of `MaxPool1d`.
 
     Shapes: input (N, C, H, W), output (N, C, rows, columns); with ``channels="last"`` (N, H, W, C)
@@ -119,12 +123,12 @@ class MaxPool2d(_Pool):
     def __init__(
         self, kernel_size: int | tuple[int, int], stride: int | tuple[int, int] | None = None,
         padding: int | tuple[int, int] = 0, dilation: int | tuple[int, int] = 1,
-        ceil_mode: bool = False, channels: str = "first",
+        return_indices: bool = False, ceil_mode: bool = False, channels: str = "first",
     ):  # fmt: skip
         self._keep(kernel_size, stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode,
-                  channels=channels)  # fmt: skip
+                  return_indices=return_indices, channels=channels)  # fmt: skip
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value) -> Any:
         return ops.max_pool2d(x, self.kernel_size, **self._options())
 
 
@@ -220,7 +224,7 @@ class LPPool1d(_NormPool):
 
     Where the sum is not above 0 the result is 0, and so is its gradient (PyTorch's is NaN).
 
-    Shapes: as of `MaxPool1d`, without lengths.
+    Shapes: as of `MaxPool1d`; called with ``lengths`` what is past a sequence's end counts as 0.
 
     Raises:
         OptionError, ShapeError: as of `MaxPool1d`.
@@ -231,8 +235,9 @@ class LPPool1d(_NormPool):
 
     _rank = 1
 
-    def forward(self, x: Value) -> Value:
-        return ops.lp_pool1d(x, self.norm_type, self.kernel_size, **self._options())
+    def forward(self, x: Value, lengths: Value | None = None) -> Any:
+        options = self._options()
+        return ops.lp_pool1d(x, self.norm_type, self.kernel_size, **options, lengths=lengths)
 
 
 class LPPool2d(_NormPool):
@@ -247,153 +252,6 @@ class LPPool2d(_NormPool):
 
     def forward(self, x: Value) -> Value:
         return ops.lp_pool2d(x, self.norm_type, self.kernel_size, **self._options())
-
-
-class _Sized(Module):
-    _rank: int
-
-    def __init__(self, output_size: Any, channels: str = "first"):
-        name = type(self).__name__
-        check_channels(name, channels)
-        shares(name, output_size, self._rank, (1,) * self._rank)
-        self.output_size, self.channels = output_size, channels
-
-    def extra(self) -> str:
-        last = "" if self.channels == "first" else f", channels={self.channels!r}"
-        return f"output_size={self.output_size}{last}"
-
-
-class AdaptiveAvgPool1d(_Sized):
-    """The averages of `output_size` windows that share out a sequence, as in PyTorch.
-
-    Args:
-        output_size: how many windows; window p has the steps from ``floor(p*T / output_size)`` to
-            ``ceil((p + 1)*T / output_size)``.
-        channels: as of `MaxPool1d`.
-
-    Shapes: as of `MaxPool1d`, without lengths.
-
-    Raises:
-        OptionError, ShapeError: as of `MaxPool1d`.
-
-    >>> nn.AdaptiveAvgPool1d(2).predict(np.array([[[1.0, 2.0, 3.0, 6.0]]], np.float32))
-    array([[[1.5, 4.5]]], dtype=float32)
-    """
-
-    _rank = 1
-
-    def forward(self, x: Value) -> Value:
-        return ops.adaptive_avg_pool1d(x, self.output_size, self.channels)
-
-
-class AdaptiveAvgPool2d(_Sized):
-    """The averages of windows that share out an image, as in PyTorch.
-
-    Args:
-        output_size: how many windows for both axes, or for each (None: as many as there are
-            places).
-        channels: as of `MaxPool1d`.
-
-    Shapes: as of `MaxPool2d`.
-
-    Raises:
-        OptionError, ShapeError: as of `MaxPool1d`.
-
-    >>> import numpy as np
-    >>> from fastnn import nn
-    >>> nn.AdaptiveAvgPool2d((2, None)).predict(np.zeros((1, 6, 7, 5), np.float32)).shape
-    (1, 6, 2, 5)
-    """
-
-    _rank = 2
-
-    def forward(self, x: Value) -> Value:
-        return ops.adaptive_avg_pool2d(x, self.output_size, self.channels)
-
-
-class _Global(Module):
-    _rank: int
-
-    def __init__(self, channels: str = "first"):
-        check_channels(type(self).__name__, channels)
-        self.channels = channels
-
-    def _check(self, x: Value) -> None:
-        label = f"{where(x.graph.scope)}{type(self).__name__}"
-        check_rank(x, self._rank, self.channels, label)
-
-    def extra(self) -> str:
-        return "" if self.channels == "first" else f"channels={self.channels!r}"
-
-
-class GlobalAvgPool1d(_Global):
-    """The average of each channel over time; called with ``lengths``, integers of shape (N,), that
-    of the valid steps.
-
-    Shapes: input (N, C, T), with ``channels="last"`` (N, T, C); output (N, C).
-    Raises OptionError for unknown `channels`, ShapeError for other inputs or lengths.
-
-    >>> nn.GlobalAvgPool1d().predict(np.array([[[1.0, 2.0, 6.0]]], np.float32))
-    array([[3.]], dtype=float32)
-    """
-
-    _rank = 1
-
-    def forward(self, x: Value, lengths: Value | None = None) -> Value:
-        self._check(x)
-        return ops.global_avg_pool(x, self.channels, lengths)
-
-
-class GlobalAvgPool2d(_Global):
-    """The average of each channel over the image.
-
-    Shapes: input (N, C, H, W), with ``channels="last"`` (N, H, W, C); output (N, C).
-    Raises OptionError for unknown `channels`, ShapeError for other inputs.
-
-    >>> nn.GlobalAvgPool2d().predict(np.ones((4, 3, 5, 5), np.float32)).shape
-    (4, 3)
-    """
-
-    _rank = 2
-
-    def forward(self, x: Value) -> Value:
-        self._check(x)
-        return ops.global_avg_pool(x, self.channels)
-
-
-class GlobalMaxPool1d(_Global):
-    """The largest element of each channel over time; called with ``lengths``, integers of shape
-    (N,), that of the valid steps.
-
-    Shapes: input (N, C, T), with ``channels="last"`` (N, T, C); output (N, C).
-    Raises OptionError for unknown `channels`, ShapeError for other inputs or lengths.
-
-    >>> nn.GlobalMaxPool1d().predict(np.array([[[1.0, 2.0, 6.0]]], np.float32))
-    array([[6.]], dtype=float32)
-    """
-
-    _rank = 1
-
-    def forward(self, x: Value, lengths: Value | None = None) -> Value:
-        self._check(x)
-        return ops.global_max_pool(x, self.channels, lengths)
-
-
-class GlobalMaxPool2d(_Global):
-    """The largest element of each channel of the image.
-
-    Shapes: input (N, C, H, W), with ``channels="last"`` (N, H, W, C); output (N, C).
-    Raises OptionError for unknown `channels`, ShapeError for other inputs.
-
-    >>> nn.GlobalMaxPool2d().predict(np.ones((4, 3, 5, 5), np.float32)).shape
-    (4, 3)
-    """
-
-    _rank = 2
-
-    def forward(self, x: Value) -> Value:
-        self._check(x)
-        return ops.global_max_pool(x, self.channels)
 
 
 publish(globals(), type)

@@ -24,7 +24,9 @@ class Upsample(Module):
         channels: as of `MaxPool1d`.
 
     Shapes: input (N, C, T) or (N, C, H, W), or with ``channels="last"`` (N, T, C) or (N, H, W, C);
-    output likewise.
+    output likewise. Called with ``lengths`` of sequences, integers of shape (N,), it returns
+    outputs and their lengths: each sequence is enlarged by itself, as if it were alone, and past
+    its end outputs are 0.
 
     Raises:
         OptionError: options that do not fit.
@@ -57,9 +59,9 @@ class Upsample(Module):
         self.size, self.scale_factor, self.mode = size, scale_factor, mode
         self.align_corners, self.channels = bool(align_corners), channels
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value, lengths: Value | None = None) -> Any:
         return ops.upsample(
-            x, self.size, self.scale_factor, self.mode, self.align_corners, self.channels
+            x, self.size, self.scale_factor, self.mode, self.align_corners, self.channels, lengths
         )
 
     def extra(self) -> str:

@@ -24,6 +24,7 @@ from fastnn.ops.attention import *
 from fastnn.ops.beam import *
 from fastnn.ops.comparison import *
 from fastnn.ops.convolution import *
+from fastnn.ops.convolution_transposed import *
 from fastnn.ops.crf import *
 from fastnn.ops.ctc import *
 from fastnn.ops.ctc_decode import *

@@ -86,3 +86,13 @@ def within(x: Value, lengths: Value, otherwise: float = 0.0) -> Value:
 def windows_of(lengths: Value, span: int, stride: int, both: int) -> Value:
     """How many windows of `span` steps each sequence has, with `both` zeros around it."""
     return like(lengths)
+
+
+@op(
+    name="count_places", forward="count_places", constant=("lengths",),
+    placement=batched_like("y", like="lengths"),
+)  # fmt: skip
+def places_of(lengths: Value, scale: float, shift: int) -> Value:
+    """How many places each sequence has that becomes ``scale*length + shift`` long, rounded down:
+    0 where that is less, and for sequences without steps."""
+    return like(lengths)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import OptionError, check_numbers, is_whole, where
+from fastnn.errors import OptionError, check_flags, check_numbers, is_whole, where
 from fastnn.graph.graph import Graph
 from fastnn.graph.node import Node
 from fastnn.graph.op import lookup
@@ -16,7 +16,7 @@ from fastnn.ops.activation import relu
 from fastnn.ops.arithmetic import divide, maximum, multiply, power
 from fastnn.ops.arithmetic import where as chosen
 from fastnn.ops.comparison import greater
-from fastnn.ops.declare import Operand, floats, need, op
+from fastnn.ops.declare import Operand, floats, need, op, output
 from fastnn.ops.layout import each, extents_of, from_last, sizes, to_last
 from fastnn.ops.lengths import checked_lengths, valid_steps, windows_of, within
 from fastnn.ops.operands import float_value, graph_of
@@ -83,6 +83,17 @@ def _max_pool_pick(
 ) -> Value:  # fmt: skip
     """What `t` has where x has the first largest element of a window, `best`."""
     return floats(*best.shape)
+
+
+@op(forward="max_pool_places", constant=("x", "best"), placement=lambda node: _as(node, "x"))
+def _max_pool_places(
+    x: Value, best: Value, kernel_h: int = 1, kernel_w: int = 1, stride_h: int = 1,
+    stride_w: int = 1, dilation_h: int = 1, dilation_w: int = 1, top: int = 0, left: int = 0,
+    height: int = 1, width: int = 1,
+) -> Value:  # fmt: skip
+    """Where in its image, counted row by row, x has the first largest element of a window, `best`:
+    integers."""
+    return output(best.shape, "i")
 
 
 def _as(node: Node, name: str) -> None:
@@ -172,7 +183,17 @@ def _rectified(found: _Windows) -> Node | None:
     return node if node is not None and node.of is None and node.op is lookup("relu") else None
 
 
-def _max(found: _Windows, lengths: Any) -> Any:
+def _max(found: _Windows, lengths: Any, return_indices: bool) -> Any:
+    check_flags(found.label, return_indices=return_indices)
+    if return_indices:
+        if lengths is not None:
+            raise OptionError(
+                f"{found.label}: expected return_indices=False with lengths, got True; leave out "
+                "one of them"
+            )
+        image, options = found.image, found.attributes(True)
+        y = _max_pool(image, **options)
+        return found.result(y), found.result(_max_pool_places(image, y, **options))
     if lengths is None:
         rectified, x = _rectified(found), found.x
         if rectified is None:
@@ -192,6 +213,7 @@ def _max(found: _Windows, lengths: Any) -> Any:
 def max_pool1d(
     x: Operand, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, channels: str = "first", lengths: Any = None,
+    return_indices: bool = False,
 ) -> Any:  # fmt: skip
     """The largest element of each window over time, of each channel.
 
@@ -205,6 +227,8 @@ def max_pool1d(
         channels: where the channels are, "first" or "last".
         lengths: number of valid steps of each sequence, integers of shape (N,): what is past the
             end is never the largest, and windows past it are 0.
+        return_indices: whether to return as well which step each is, integers of the same shape:
+            the first one of equal steps.
 
     Returns:
         Shape (N, C, steps) or (N, steps, C); with `lengths` also how many of them are valid.
@@ -219,15 +243,16 @@ def max_pool1d(
         "max_pool1d", 1, x, kernel_size, stride, padding, dilation, ceil_mode, channels
     )
     _no_ceil(found.label, ceil_mode, lengths)
-    return _max(found, lengths)
+    return _max(found, lengths, return_indices)
 
 
 def max_pool2d(
     x: Operand, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
-    ceil_mode: bool = False, channels: str = "first",
-) -> Value:  # fmt: skip
+    ceil_mode: bool = False, channels: str = "first", return_indices: bool = False,
+) -> Any:  # fmt: skip
     """The largest element of each window of an image; as `max_pool1d`, with one number for both
-    axes or one each: x (N, C, H, W), or with ``channels="last"`` (N, H, W, C).
+    axes or one each: x (N, C, H, W), or with ``channels="last"`` (N, H, W, C). Indices count the
+    places of a channel's image row by row, as PyTorch's: ``row*W + column``.
 
     >>> testing.apply(lambda x: ops.max_pool2d(x, 2), np.arange(16.0).reshape(1, 1, 4, 4))
     array([[[[ 5.,  7.],
@@ -236,8 +261,7 @@ def max_pool2d(
     found = _Windows(
         "max_pool2d", 2, x, kernel_size, stride, padding, dilation, ceil_mode, channels
     )
-    result: Value = _max(found, None)
-    return result
+    return _max(found, None, return_indices)
 
 
 def _no_ceil(label: str, ceil_mode: bool, lengths: Any) -> None:
@@ -318,22 +342,29 @@ def avg_pool2d(
     return result
 
 
-def _norm(found: _Windows, norm_type: float) -> Value:
+def _norm(found: _Windows, norm_type: float, lengths: Any = None) -> Any:
     check_numbers(found.label, norm_type=norm_type)
     if not norm_type > 0:
         raise OptionError(f"{found.label}: expected norm_type above 0, got {norm_type!r}")
-    found.x = power(found.x, float(norm_type))
+    if lengths is None:
+        found.x = power(found.x, float(norm_type))
+    else:  # a power has a slope at 1, whatever the exponent
+        lengths = found.checked(lengths)
+        found.x = within(power(within(found.x, lengths, 1.0), float(norm_type)), lengths)
     mean = _avg_pool(found.image, **found.attributes(False))
     total = multiply(mean, float(np.prod(found.kernel)))
     some = greater(total, 0.0)  # where the sum is 0 the root has no slope
-    root = power(chosen(some, total, 1.0), 1.0 / norm_type)
-    return found.result(multiply(root, some))
+    y = multiply(power(chosen(some, total, 1.0), 1.0 / norm_type), some)
+    if lengths is None:
+        return found.result(y)
+    ends = found.ends(lengths)
+    return from_last(within(found.lines(y), ends), found.channels), ends
 
 
 def lp_pool1d(
     x: Operand, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False,
-    channels: str = "first",
-) -> Value:  # fmt: skip
+    channels: str = "first", lengths: Any = None,
+) -> Any:  # fmt: skip
     """The p-norm of each window over time, (sum of x^p)^(1/p) with ``p = norm_type``; the rest as
     of `max_pool1d`. (A window over the end counts as if it were whole.) Where the sum is not above
     0 the result is 0, and so is its gradient (PyTorch's is NaN).
@@ -343,8 +374,9 @@ def lp_pool1d(
     >>> testing.apply(lambda x: ops.lp_pool1d(x, 2, 2), [[[3.0, 4.0, 6.0, 8.0]]])
     array([[[ 5., 10.]]])
     """
-    args = 1, x, kernel_size, stride, 0, 1, ceil_mode, channels
-    return _norm(_Windows("lp_pool1d", *args), norm_type)
+    found = _Windows("lp_pool1d", 1, x, kernel_size, stride, 0, 1, ceil_mode, channels)
+    _no_ceil(found.label, ceil_mode, lengths)
+    return _norm(found, norm_type, lengths)
 
 
 def lp_pool2d(
@@ -359,7 +391,8 @@ def lp_pool2d(
     array([[[[ 5., 10.]]]])
     """
     args = 2, x, kernel_size, stride, 0, 1, ceil_mode, channels
-    return _norm(_Windows("lp_pool2d", *args), norm_type)
+    result: Value = _norm(_Windows("lp_pool2d", *args), norm_type)
+    return result
 
 
 publish(globals(), FunctionType)

@@ -12,7 +12,7 @@ from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import divide, maximum
 from fastnn.ops.arithmetic import where as chosen
 from fastnn.ops.comparison import greater
-from fastnn.ops.declare import Operand
+from fastnn.ops.declare import Operand, floats, op
 from fastnn.ops.layout import extents_of, from_last, shares, to_last
 from fastnn.ops.lengths import checked_lengths, valid_steps, within
 from fastnn.ops.operands import float_value, graph_of
@@ -21,31 +21,50 @@ from fastnn.ops.shape import reshape
 from fastnn.public import publish
 
 
-def _adaptive(name: str, rank: int, x: Any, output_size: Any, channels: str) -> Value:
+@op(linear=("x",), constant=("lengths",))
+def _avg_pool_lengths(x: Value, lengths: Value, windows: int) -> Value:
+    """x (N, T, C): the averages of windows that share out each sequence's steps, (N, windows, C);
+    0 where there are none."""
+    return floats(x.shape[0], windows, x.shape[2])
+
+
+def _adaptive(
+    name: str, rank: int, x: Any, output_size: Any, channels: str, lengths: Any = None
+) -> Value:
     graph = graph_of(x)
     label = f"{where(graph.scope)}{name}"
     x = to_last(float_value(x, name), rank, channels, label)
     out = shares(label, output_size, rank, extents_of(x, label))
+    if lengths is not None:
+        lengths = checked_lengths(graph, lengths, x.shape[0], x.shape[1], name)
+        return from_last(_avg_pool_lengths(x, lengths, out[0]), channels)
     high, wide = (1,) * (2 - rank) + out
     image = x if rank == 2 else reshape(x, x.shape[0], 1, *x.shape[1:])
     y = _avg_pool(image, adaptive=1, height=high, width=wide)
     return from_last(y if rank == 2 else reshape(y, y.shape[0], *y.shape[2:]), channels)
 
 
-def adaptive_avg_pool1d(x: Operand, output_size: int, channels: str = "first") -> Value:
+def adaptive_avg_pool1d(
+    x: Operand, output_size: int, channels: str = "first", lengths: Any = None
+) -> Value:
     """The averages of `output_size` windows that share out the sequence, as in PyTorch: window p
     has the steps from ``floor(p*T / size)`` to ``ceil((p + 1)*T / size)``. `channels` as of
-    `global_avg_pool`.
+    `global_avg_pool`; with `lengths`, integers of shape (N,), windows share out the valid steps of
+    each sequence, and are 0 where there are none.
+
+    Raises OptionError for an `output_size` that is none, ShapeError for other inputs or lengths.
 
     >>> testing.apply(lambda x: ops.adaptive_avg_pool1d(x, 2), [[[1.0, 2.0, 3.0, 6.0]]])
     array([[[1.5, 4.5]]])
     """
-    return _adaptive("adaptive_avg_pool1d", 1, x, output_size, channels)
+    return _adaptive("adaptive_avg_pool1d", 1, x, output_size, channels, lengths)
 
 
 def adaptive_avg_pool2d(x: Operand, output_size: Any, channels: str = "first") -> Value:
     """The averages of windows that share out the image; `output_size`: how many for both axes, or
     for each (None: as many as there are places). The rest as for `adaptive_avg_pool1d`.
+
+    Raises OptionError for an `output_size` that is none, ShapeError for other inputs.
 
     >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
     >>> testing.apply(lambda x: ops.adaptive_avg_pool2d(x, (1, 2)), x)

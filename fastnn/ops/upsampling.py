@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import OptionError, where
+from fastnn.errors import OptionError, ShapeError, where
 from fastnn.graph.value import Value
-from fastnn.ops.declare import Operand
+from fastnn.ops.declare import Operand, floats, op
 from fastnn.ops.indexing import take
 from fastnn.ops.layout import check_scales, each, extents_of, from_last, to_last
+from fastnn.ops.lengths import checked_lengths, places_of
 from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, float_value
 from fastnn.ops.shape import expand, reshape, transpose
@@ -20,8 +21,8 @@ from fastnn.public import publish
 
 def upsample(
     x: Operand, size: Any = None, scale_factor: Any = None, mode: str = "nearest",
-    align_corners: bool | None = None, channels: str = "first",
-) -> Value:  # fmt: skip
+    align_corners: bool | None = None, channels: str = "first", lengths: Any = None,
+) -> Any:  # fmt: skip
     """Enlarge sequences or images, as PyTorch's `interpolate`.
 
     Args:
@@ -33,9 +34,16 @@ def upsample(
         align_corners: for "linear": whether the first and last places of input and output are the
             same; otherwise (None too) their outer edges are.
         channels: where the channels are, "first" or "last".
+        lengths: of sequences, number of valid steps of each, integers of shape (N,): each is
+            enlarged by itself (to `size` places, or `scale_factor` times its length, rounded down),
+            and past its end outputs are 0.
+
+    Returns:
+        Shape (N, C, places), (N, C, rows, columns) or with the channels last; with `lengths` also
+        how many places are valid.
 
     Raises:
-        ShapeError, OptionError: sizes or options that do not fit.
+        ShapeError, OptionError: sizes or options that do not fit; lengths of images.
 
     >>> testing.apply(lambda x: ops.upsample(x, scale_factor=2), [[[1.0, 2.0]]])
     array([[[1., 1., 2., 2.]]])
@@ -51,6 +59,7 @@ def upsample(
     if (size is None) == (scale_factor is None):
         raise OptionError(f"{label}: expected either size or scale_factor; give one of the two")
     scales: tuple[float, ...] | None = None
+    given: tuple[float, ...] = ()
     if size is not None:
         out = each(label, "size", size, rank)
     else:
@@ -58,6 +67,16 @@ def upsample(
         scales = tuple(1.0 / s for s in given)
         out = tuple(int(n * s) for n, s in zip(extents, given, strict=True))
         each(label, "the size after scaling", out, rank)
+    if lengths is not None:
+        if rank != 1:
+            raise ShapeError(
+                f"{label}: expected a sequence of 3 dimensions with lengths, got an image; leave "
+                "out lengths"
+            )
+        lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "upsample")
+        scale = 0.0 if scales is None else given[0]
+        y = _stretch(x, lengths, out[0], scale, 0 if mode == "nearest" else 1 + bool(align_corners))
+        return from_last(y, channels), places_of(lengths, scale, 0 if scale else out[0])
     for axis, places in enumerate(out, 1):
         step = x.shape[axis] / places if scales is None else scales[axis - 1]
         if mode == "nearest":
@@ -65,6 +84,13 @@ def upsample(
         else:
             x = _interpolated(x, axis, _weights(x.shape[axis], places, step, bool(align_corners)))
     return from_last(x, channels)
+
+
+@op(linear=("x",), constant=("lengths",))
+def _stretch(x: Value, lengths: Value, places: int, scale: float, mode: int) -> Value:
+    """x (N, T, C): each sequence `scale` times as long, or if that is 0, of `places`; (N, places,
+    C). `mode`: 0 nearest, 1 linear, 2 linear with the ends aligned."""
+    return floats(x.shape[0], places, x.shape[2])
 
 
 def _nearest(x: Value, axis: int, places: int, step: float) -> Value:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from ..cpu.parts import fill_row, load_part, store_part
 from ..declare import helper, kernel
 from ..simd import fill_like, lanes, splat, where
-from .shared import Spans, Taps, place_in, share, window_begin, window_end
+from .shared import Spans, Taps, first_largest, place_in, share, window_begin, window_end
 
 
 @helper
@@ -233,6 +233,32 @@ def max_pool_pick(
                         found = where(v == largest, picked, where(v != v, picked, found))
                     store_part(y, at + c, found, rest)
                 at += channels
+
+
+@kernel
+def max_pool_places(
+    x: "in rows f[N,H,W,C]",
+    best: "in rows f[N,P,Q,C]",  # of x by `max_pool_forward`
+    y: "out rows i[N,P,Q,C]",
+    kernel_h: "int",
+    kernel_w: "int",
+    stride_h: "int",
+    stride_w: "int",
+    dilation_h: "int",
+    dilation_w: "int",
+    top: "int",
+    left: "int",
+    lo: "begin",
+    hi: "end",
+):
+    """y = the place, h*W + w, of the first largest element of each window."""
+    high = Taps(kernel_h, stride_h, dilation_h, top, x.shape[1])
+    wide = Taps(kernel_w, stride_w, dilation_w, left, x.shape[2])
+    for n in range(lo, hi):
+        for p in range(y.shape[1]):
+            for q in range(y.shape[2]):
+                for c in range(y.shape[3]):
+                    y[n, p, q, c] = first_largest(x, n, p, q, c, best[n, p, q, c], high, wide)
 
 
 @kernel

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ..convolution.cuda_elements import elements, place_of
 from ..convolution.windows import window_of
 from ..cuda.device import INFINITY, cast, flat_index
-from ..declare import cuda_kernel, helper
+from ..declare import cuda_kernel
 from . import cpu
-from .shared import Spans, Taps, place_in, share, window_begin, window_end
+from .shared import Spans, Taps, first_largest, place_in, share, window_begin, window_end
 
 
 @cuda_kernel(like=cpu.max_pool_forward, launch=elements("NPQC"))
@@ -32,18 +32,6 @@ def max_pool_forward(
                     if v > best or v != v:
                         best = v
         y[n, p, q, c] = best
-
-
-@helper
-def first_largest(x, n, p, q, c, best, high, wide):
-    """The place of a window at which its largest element, `best`, is first; -1: at none."""
-    for k in range(high.kernel * wide.kernel):
-        h, w = place_in(high, p, k // wide.kernel), place_in(wide, q, k % wide.kernel)
-        if h >= 0 and w >= 0:
-            v = x[n, h, w, c]
-            if v == best or v != v:
-                return h * x.shape[2] + w
-    return -1
 
 
 @cuda_kernel(like=cpu.max_pool_backward, launch=elements("NHWC"))
@@ -87,6 +75,19 @@ def max_pool_pick(
             h = found // x.shape[2]
             value = t[n, h, found - h * x.shape[2], c]
         y[n, p, q, c] = value
+
+
+@cuda_kernel(like=cpu.max_pool_places, launch=elements("NPQC"))
+def max_pool_places(
+    x, best, y, kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left
+):
+    at = flat_index()
+    N, P, Q, C = y.shape
+    if at < N * P * Q * C:
+        n, p, q, c = place_of(at, P, Q, C)
+        high = Taps(kernel_h, stride_h, dilation_h, top, x.shape[1])
+        wide = Taps(kernel_w, stride_w, dilation_w, left, x.shape[2])
+        y[n, p, q, c] = first_largest(x, n, p, q, c, best[n, p, q, c], high, wide)
 
 
 @cuda_kernel(like=cpu.avg_pool_forward, launch=elements("NPQC"))

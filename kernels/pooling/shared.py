@@ -37,6 +37,18 @@ def place_in(axis, window, tap):
 
 
 @helper
+def first_largest(x, n, p, q, c, best, high, wide):
+    """The place of a window at which its largest element, `best`, is first; -1: at none."""
+    for k in range(high.kernel * wide.kernel):
+        h, w = place_in(high, p, k // wide.kernel), place_in(wide, q, k % wide.kernel)
+        if h >= 0 and w >= 0:
+            v = x[n, h, w, c]
+            if v == best or v != v:
+                return h * x.shape[2] + w
+    return -1
+
+
+@helper
 def window_begin(axis, window):
     """The first place of a window within the axis."""
     if axis.adaptive:
@@ -50,6 +62,12 @@ def window_end(axis, window):
     if axis.adaptive:
         return ((window + 1) * axis.extent + axis.count - 1) // axis.count
     return min(window * axis.stride - axis.before + axis.kernel, axis.extent)
+
+
+@helper
+def steps_of(length, steps, windows):
+    """The valid steps of a sequence, shared out among windows."""
+    return Spans(1, 1, 0, max(min(length, steps), 0), windows, 1)
 
 
 @helper

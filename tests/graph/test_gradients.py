@@ -18,10 +18,10 @@ from fastnn.testing import gradcheck
 BUILT_IN = set(OPS)
 #: ops that give no gradient, because they count, or hand on what has none
 WITHOUT_GRADIENT = {
-    "accuracy", "beam_reorder", "beam_select", "binary_accuracy", "count_windows", "crf_decode",
-    "ctc_align", "ctc_beam", "ctc_greedy", "largest", "length_mask", "mask_length", "normal",
-    "own_copy", "target_weight", "to_ids", "top_k", "transducer_frames", "transducer_select",
-    "uniform", "wavenet_sample",
+    "accuracy", "beam_reorder", "beam_select", "binary_accuracy", "count_places", "count_windows",
+    "crf_decode", "ctc_align", "ctc_beam", "ctc_greedy", "largest", "length_mask", "mask_length",
+    "max_pool_places", "normal", "own_copy", "target_weight", "to_ids", "top_k",
+    "transducer_frames", "transducer_select", "uniform", "wavenet_sample",
 }  # fmt: skip
 #: effects, which have no outputs that a gradient could come from
 WITHOUT_GRADIENT |= {name for name, row in OPS.items() if not row.outputs}
@@ -36,6 +36,8 @@ CHECKED_ELSEWHERE = {
 #: in test_convolution.py, which has images
 CHECKED_ELSEWHERE |= {"convolution", "convolution_transposed", "convolution_weight"}
 CHECKED_ELSEWHERE |= {"avg_pool", "max_pool", "max_pool_pick", "max_pool_spread"}
+#: in test_convolution_lengths.py, which has sequences of different lengths
+CHECKED_ELSEWHERE |= {"avg_pool_lengths", "stretch"}
 CHECKED_ELSEWHERE |= {"attention", "self_attention"}
 #: in nn/test_ctc.py, nn/test_transducer.py and nn/test_crf.py, which have labels
 CHECKED_ELSEWHERE |= {"ctc", "transducer", "crf"}

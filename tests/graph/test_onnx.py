@@ -17,6 +17,7 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.value import Value
 from fastnn.plan.planner import plan
 from tests.onnx.cases import OPS, Case, cases, reason
+from tests.onnx.layers import places_in_tensor
 
 pytest.importorskip("onnx", reason="pip install onnx (the test extra has it)")
 ALL = cases()
@@ -59,7 +60,10 @@ def _symbolic(case: Case, k: int) -> bool:
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("case", EXPRESSED, ids=[c.name for c in EXPRESSED])
 def test_node(case):
-    for got, want in zip(computed(case), case.outputs.values(), strict=True):
+    for place, got in zip(case.outputs, computed(case), strict=True):
+        want = case.outputs[place]
+        if case.op == "MaxPool" and place == 1:
+            got = places_in_tensor(case, got)
         assert got.shape == want.shape
         np.testing.assert_allclose(got, want.astype(float), rtol=case.rtol, atol=case.atol)
 

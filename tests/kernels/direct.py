@@ -18,6 +18,8 @@ def control(cursor: int = 4) -> np.ndarray:
     return found
 
 
+#: of three sequences with up to five steps
+LENGTHS = np.array([5, 0, 3])
 #: operands of kernels that no model of `rest.py` has on the CPU
 DIRECT: dict[str, dict[str, Any]] = {
     "accumulate_by": dict(value=numbers(1), count=numbers(1), total=np.ones(2)),
@@ -122,6 +124,28 @@ DIRECT: dict[str, dict[str, Any]] = {
         hop=3,
         stream=1,
     ),
+    "avg_pool_lengths_forward": dict(x=numbers(3, 5, 9), lengths=LENGTHS, y=numbers(3, 2, 9)),
+    "avg_pool_lengths_backward": dict(lengths=LENGTHS, dy=numbers(3, 2, 9), dx=numbers(3, 5, 9)),
+    "max_pool_places": dict(
+        x=numbers(2, 3, 4, 9),
+        best=numbers(2, 2, 3, 9),
+        y=ids(2, 2, 3, 9),
+        kernel_h=2,
+        kernel_w=2,
+        stride_h=1,
+        stride_w=1,
+        dilation_h=1,
+        dilation_w=1,
+        top=0,
+        left=0,
+    ),
+    "stretch_forward": dict(
+        x=numbers(3, 5, 9), lengths=LENGTHS, y=numbers(3, 8, 9), scale=1.7, mode=1
+    ),
+    "stretch_backward": dict(
+        lengths=LENGTHS, dy=numbers(3, 8, 9), dx=numbers(3, 5, 9), scale=1.7, mode=1
+    ),
+    "count_places": dict(lengths=LENGTHS, y=ids(3), scale=1.5, shift=-2),
     "swap_leading_ids": dict(x=ids(3, 4, 5), y=ids(4, 3, 5)),
     "mask_length": dict(mask=np.eye(3, 4, dtype=np.float32), y=ids(3)),
     "clear_ended": dict(running=np.float32([1, 0, 0, 2]), y=numbers(4, 5)),

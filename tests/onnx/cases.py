@@ -75,10 +75,6 @@ REASONS: dict[str, Callable[[Case], bool]] = {
     "convolution and pooling of three dimensions": lambda c: (
         c.op in WINDOWS and _first(c).ndim == 5
     ),
-    "places of maxima": lambda c: c.op == "MaxPool" and len(c.outputs) > 1,
-    "averages of windows with gaps": lambda c: (
-        c.op in ("AveragePool", "LpPool") and max(c.get("dilations", [1])) > 1
-    ),
     "16-bit floats": lambda c: _first(c).dtype.itemsize < 4 and _kind(_first(c)) not in "iu",
     "arrays without elements": lambda c: any(
         getattr(x, "size", 1) == 0 for x in [_first(c), *c.outputs.values()]

@@ -81,14 +81,30 @@ def _ceil(c: Case) -> bool:
 def _max_pool(c: Case, x: Any) -> Any:
     kernel = tuple(c.get("kernel_shape"))
     strides, dilations, before, after = _windows(c, x, kernel)
+    pool, options = _by_rank("max_pool", x), (kernel, strides)
+    if len(c.outputs) > 1:
+        assert before == after
+        return pool(x, *options, tuple(before), dilations, _ceil(c), return_indices=True)
     x = _padded(x, before, after, -np.inf)
-    return _by_rank("max_pool", x)(x, kernel, strides, 0, dilations, _ceil(c))
+    return pool(x, *options, 0, dilations, _ceil(c))
+
+
+def places_in_tensor(c: Case, places: np.ndarray) -> np.ndarray:
+    """Places within each channel's image, row by row, as ONNX's: of the whole tensor, column by
+    column where it says so."""
+    *_, rows, columns = c.inputs[0].shape
+    images = np.arange(np.prod(places.shape[:2])).reshape(*places.shape[:2], 1, 1)
+    if c.get("storage_order", 0):
+        places = places % columns * rows + places // columns
+    return images * rows * columns + places
 
 
 @op("AveragePool", "LpPool")
 def _mean_pool(c: Case, x: Any) -> Any:
     kernel = tuple(c.get("kernel_shape"))
-    strides, _, before, after = _windows(c, x, kernel)
+    strides, dilations, before, after = _windows(c, x, kernel)
+    if max(dilations) > 1:
+        return _mean_of_gaps(c, x, kernel, strides, dilations)
     if c.op == "LpPool":
         x = _padded(x, before, after, 0.0)
         return _by_rank("lp_pool", x)(abs(x), float(c.get("p", 2)), kernel, strides, _ceil(c))
@@ -103,6 +119,18 @@ def _mean_pool(c: Case, x: Any) -> Any:
     size = float(np.prod(kernel))
     pooled = [_by_rank("avg_pool", v)(v, kernel, strides, 0, _ceil(c)) * size for v in both]
     return pooled[0] / pooled[1]
+
+
+def _mean_of_gaps(c: Case, x: Any, kernel: Any, strides: Any, dilations: Any) -> Any:
+    """Windows with gaps are summed up by a depthwise convolution with ones."""
+    assert not any(c.get("pads", [0]))
+    assert c.get("auto_pad", "NOTSET") == "NOTSET"
+    channels = x.shape[1]
+    ones = x.graph.constant(np.ones((channels, 1, *kernel)))
+    power = float(c.get("p", 2)) if c.op == "LpPool" else 1.0
+    terms = ops.power(abs(x), power) if c.op == "LpPool" else x
+    total = _by_rank("conv", x)(terms, ones, None, strides, 0, dilations, channels)
+    return ops.power(total, 1.0 / power) if c.op == "LpPool" else total / float(np.prod(kernel))
 
 
 @op("GlobalAveragePool", "GlobalMaxPool")

@@ -138,6 +138,9 @@ def test_pooling_as_on_the_cpu(dtype: Any) -> None:
     y = compute_both("max_pool_forward", dtype, {"y": shape}, exact=True, **given)["y"]
     assert y[0, 1, 1, 2] == x[0, 1:3, :3, 2].max()
     compute_both("max_pool_backward", dtype, {"dx": x.shape}, y=y, dy=dy, **given)
+    at = compute_both("max_pool_places", dtype, {"y": shape}, exact=True, best=y, **given)["y"]
+    row, column = np.unravel_index(np.argmax(x[0, 1:3, :3, 2]), (2, 3))
+    assert at[0, 1, 1, 2] == (1 + row) * 5 + column
     for counts in (0, 1):
         mean = {"adaptive": 0, "padding_counts": counts, "divisor": 0, **WINDOW}
         got = compute_both("avg_pool_forward", dtype, {"y": shape}, x=x, **mean)["y"]

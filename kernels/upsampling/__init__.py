@@ -1,0 +1,1 @@
+"""Sequences stretched in time, each by its own length."""
