@@ -76,6 +76,8 @@ class WaveNet(Module):
     array([[2, 3, 1, 0, 2, 3, 1, 0]])
     """
 
+    _own_layout = True
+
     def __init__(
         self, levels: int = 256, channels: int = 32, skip: int = 64, layers: int = 10,
         cycle: int = 10, kernel_size: int = 2, output: str = "softmax", mixtures: int = 10,
@@ -382,15 +384,13 @@ class WaveNet(Module):
         gates: list[Any] = [*self.gates]
         inner: list[Any] = [*self.residuals]
         result: Value = _wavenet_sample(
-            given, weight,
-            rows([memory(g.weight, self.kernel_size * c, width) for g in gates]),
+            given, weight, rows([memory(g.weight, self.kernel_size * c, width) for g in gates]),
             rows([memory(g.bias, 1, width) for g in gates]),
             each, frames,
             rows([memory(r.weight) for r in inner]) if inner else None,
             rows([memory(r.bias, 1, c) for r in inner]) if inner else None,
-            memory(self.skip.weight), memory(self.skip.bias),
-            memory(self.hidden.weight), memory(self.hidden.bias),
-            memory(self.last.weight), memory(self.last.bias),
+            memory(self.skip.weight), memory(self.skip.bias), memory(self.hidden.weight),
+            memory(self.hidden.bias), memory(self.last.weight), memory(self.last.bias),
             graph.control(), samples=samples, temperature=temperature, cycle=self.cycle,
             levels=self.levels, mixtures=self.mixtures, hop=self.hop, stream=graph.stream(),
         )  # fmt: skip

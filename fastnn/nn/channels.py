@@ -9,7 +9,7 @@ from fastnn.errors import OptionError, ShapeError, check_eps, check_flags, check
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.nn.regularization import BatchNorm
+from fastnn.nn.regularization import BatchNorm, _check_momentum
 from fastnn.ops.layout import check_channels, extents_of, from_last, to_last
 from fastnn.ops.lengths import checked_lengths, valid_steps, within
 from fastnn.public import publish
@@ -214,7 +214,10 @@ class GroupNorm(_OfChannels):
                 ops.reshape(ops.as_value(x.graph, p), shape) for p in (self.weight, self.bias)
             )
             y = ops.add(ops.multiply(y, gain), bias)
-        return ops.transpose(y, (0, *range(2, x.ndim), 1)) if last else y
+        if last:
+            return ops.transpose(y, (0, *range(2, x.ndim), 1))
+        self._last(y)  # so that it is known what its axes are
+        return y
 
     def extra(self) -> str:
         return f"{self.num_groups}, {self.num_features}"
@@ -224,9 +227,36 @@ class _InstanceNorm(GroupNorm):
     """Each channel of each sample by itself."""
 
     def __init__(
-        self, num_features: int, eps: float = 1e-5, affine: bool = False, channels: str = "first"
-    ):
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = False,
+        track_running_stats: bool = False, channels: str = "first",
+    ):  # fmt: skip
         super().__init__(num_features, num_features, eps, affine, channels)
+        name = type(self).__name__
+        check_flags(name, track_running_stats=track_running_stats)
+        _check_momentum(name, momentum)
+        self.momentum, shape = float(momentum), (self.num_features,)
+        tracked = track_running_stats
+        self.running_mean = Parameter(shape, 0.0, trainable=False) if tracked else None
+        self.running_var = Parameter(shape, 1.0, trainable=False) if tracked else None
+
+    def forward(self, x: Value) -> Value:
+        if self.running_mean is None or self.running_var is None:
+            return super().forward(x)
+        self._check(x)
+        if not x.graph.training:
+            last, running = self._last(x), (self.running_mean, self.running_var)
+            return self._back(ops.batch_norm(last, self.weight, self.bias, *running, self.eps))
+        y = super().forward(x)
+        samples = ops.detach(ops.reshape(self._last(x), x.shape[0], -1, self.num_features))
+        mean = ops.mean(samples, axis=1, keepdims=True)
+        squares = ops.sum(ops.square(ops.subtract(samples, mean)), axis=1)
+        var = ops.affine(squares, 1.0 / (samples.shape[1] - 1), 0.0)
+        mean = ops.reshape(mean, var.shape)
+        for buffer, now in ((self.running_mean, mean), (self.running_var, var)):
+            kept = ops.affine(ops.as_value(x.graph, buffer), 1.0 - self.momentum, 0.0)
+            new = ops.affine(ops.mean(now, axis=0), self.momentum, 0.0)
+            ops.store_state(ops.add(kept, new), buffer)
+        return y
 
     def extra(self) -> str:
         return f"{self.num_features}"
@@ -238,10 +268,20 @@ class InstanceNorm1d(_InstanceNorm):
     Args:
         num_features: C, the number of channels.
         eps: added to the variance.
+        momentum: weight of the new batch in the running averages.
         affine: whether to apply a gain and a bias to each channel.
+        track_running_stats: whether to keep running averages, over samples and batches, of the
+            means and (unbiased) variances, as PyTorch does: evaluation then uses these.
         channels: where the channels are, "first" as in PyTorch or "last".
 
+    Attributes:
+        weight, bias: gain and bias, shape (C,), or None. running_mean, running_var: buffers of
+            shape (C,), or None.
+
     Shapes: input and output (N, C, T), with ``channels="last"`` (N, T, C).
+
+    Raises OptionError for options that do not fit; ShapeError for another number of channels, and
+    for sequences of a single step.
 
     >>> import numpy as np
     >>> from fastnn import nn
@@ -257,11 +297,11 @@ class InstanceNorm2d(_InstanceNorm):
 
     Args:
         num_features: C, the number of channels.
-        eps: added to the variance.
-        affine: whether to apply a gain and a bias to each channel.
-        channels: where the channels are, "first" as in PyTorch or "last".
+        eps, momentum, affine, track_running_stats, channels: as of `InstanceNorm1d`.
 
     Shapes: input and output (N, C, H, W), with ``channels="last"`` (N, H, W, C).
+
+    Raises OptionError and ShapeError as `InstanceNorm1d`.
 
     >>> import numpy as np
     >>> from fastnn import nn

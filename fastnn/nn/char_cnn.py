@@ -44,6 +44,8 @@ class CharCNN(Module):
     (1, 2, 8)
     """
 
+    _own_layout = True
+
     def __init__(
         self, characters: int, *, embedding: int = 30, filters: int = 30,
         widths: int | Sequence[int] = 3, dropout: float = 0.0,

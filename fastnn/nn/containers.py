@@ -9,6 +9,7 @@ from fastnn.errors import OptionError
 from fastnn.graph.value import Value
 from fastnn.nn import structure
 from fastnn.nn.module import Module
+from fastnn.ops.layout import check_channels
 from fastnn.public import publish
 
 
@@ -27,7 +28,13 @@ class Sequential(Module):
     A recurrent layer (`LSTM`, `GRU`, `RNN`) passes on its outputs for all steps, (batch, steps,
     features), and drops its final states. Write a module of your own if you need them.
 
-    Raises OptionError for anything but modules, as for ``nn.ReLU`` without its parentheses.
+    Args:
+        layers: the layers, in order.
+        channels: where the channels of sequences and images are in the model's inputs and outputs,
+            "first" or "last", as of `Module.to`.
+
+    Raises OptionError for anything but modules, as for ``nn.ReLU`` without its parentheses, and for
+    unknown `channels`.
 
     >>> from fastnn import nn
     >>> nn.Sequential(nn.Linear(4, 3), nn.ReLU()).parameter_count
@@ -37,9 +44,12 @@ class Sequential(Module):
     (1, 5, 2)
     """
 
-    def __init__(self, *layers: Module):
+    def __init__(self, *layers: Module, channels: str = "first"):
+        check_channels("Sequential", channels)
         for index, layer in enumerate(layers):
             setattr(self, str(index), _layer(layer, f"Sequential, place {index}"))
+        if channels == "last":
+            self._layout = channels
 
     @property
     def layers(self) -> list[Module]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from fastnn.graph.tracing import traced
 from fastnn.graph.value import Value
 from fastnn.nn import structure
 from fastnn.nn.contents import Contents
+from fastnn.nn.layout import laid_out
 from fastnn.nn.summary import summarize
+from fastnn.ops.layout import check_channels
 from fastnn.public import publish
 from fastnn.spellings import missing
 
@@ -75,6 +77,8 @@ class Module(Contents):
         inputs = tuple(_constant(graph, x) for x in inputs)
         with graph.inside_scope(graph.module_names.get(id(self), graph.scope)):
             try:
+                if self._layout == "last":
+                    return laid_out(self, graph, inputs, options)
                 return self.forward(*inputs, **options)
             except ValueError as error:
                 hints = [
@@ -90,6 +94,10 @@ class Module(Contents):
 
     #: how to take the result of the layer apart, where that is easily mistaken
     _unpacking: ClassVar[str] = ""
+    #: where the channels of inputs and outputs are, see `to`
+    _layout: str = "first"
+    #: whether it sees to the layout of the layers inside, which are its own
+    _own_layout: ClassVar[bool] = False
     #: whether the layer takes ids
     _takes_ids: ClassVar[bool] = False
 
@@ -103,23 +111,33 @@ class Module(Contents):
 
     # ---------------------------------------------------------------- use
 
-    def to(self, target: Any) -> Module:
-        """Choose the device that the model runs on, or its element type.
+    def to(self, target: Any = None, *, channels: str | None = None) -> Self:
+        """Choose the device that the model runs on, its element type, or its layout.
 
         Args:
             target: a device, "cpu", "cuda", "cuda:1" or "auto" (see `Trainer`), to which the
                 parameters move when they are next used. Or an element type, "float32" or "float64",
                 to which they are converted at once, together with all models that share them;
                 create new trainers and steps afterwards.
+            channels: where the channels of sequences and images (floats of three and four axes) are
+                in the inputs and outputs of the model, "first", (N, C, T) and (N, C, H, W), or
+                "last", (N, T, C) and (N, H, W, C). Inside, everything stays in PyTorch's order, and
+                nothing is transposed for it (`docs/convolution.md`): parameters and results are the
+                same.
 
         Returns:
             The model.
 
         Raises:
-            OptionError: the device is not available; the message says why.
+            OptionError: the device is not available; the message says why. Or an unknown layout.
         """
         from fastnn.runtime import devices
 
+        if channels is not None:
+            check_channels("to", channels)
+            self._layout = channels
+            if target is None:
+                return self
         kind = getattr(target, "__name__", str(target))
         if kind in ("float32", "float64"):
             self.store(kind)
@@ -266,9 +284,10 @@ class Module(Contents):
             return f"{type(self).__name__}(...)"
         above = (*above, id(self))
         children = [f"  ({n}): {c._text(above)}".replace("\n", "\n  ") for n, c in self.children()]
+        layout = "channels='last'" if self._layout == "last" else ""
         if not children:
-            return f"{type(self).__name__}({self.extra()})"
-        return f"{type(self).__name__}(\n" + "\n".join(children) + "\n)"
+            return f"{type(self).__name__}({', '.join(filter(None, (self.extra(), layout)))})"
+        return f"{type(self).__name__}({layout}\n" + "\n".join(children) + "\n)"
 
 
 def _constant(graph: Graph, given: Any) -> Any:

@@ -237,6 +237,12 @@ class RMSNorm(_RowNorm):
         return y if y.shape == x.shape else ops.reshape(y, x.shape)
 
 
+def _check_momentum(name: str, momentum: float) -> None:
+    check_numbers(name, momentum=momentum)
+    if not 0 <= momentum <= 1:
+        raise OptionError(f"{name}: expected momentum in [0, 1], got {momentum}")
+
+
 class BatchNorm(Module):
     """Normalises each feature over the batch (Ioffe & Szegedy 2015); features come last.
 
@@ -273,9 +279,7 @@ class BatchNorm(Module):
         check_whole("BatchNorm", 1, num_features=num_features)
         check_eps("BatchNorm", eps)
         check_flags("BatchNorm", affine=affine, track_running_stats=track_running_stats)
-        check_numbers("BatchNorm", momentum=momentum)
-        if not 0 <= momentum <= 1:
-            raise OptionError(f"BatchNorm: expected momentum in [0, 1], got {momentum}")
+        _check_momentum("BatchNorm", momentum)
         self.num_features, self.eps, self.momentum = int(num_features), float(eps), float(momentum)
         shape = (num_features,)
         self.weight = Parameter(shape, 1.0) if affine else None

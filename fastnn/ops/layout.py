@@ -60,6 +60,28 @@ def _last(x: Value) -> Value:
     return found
 
 
+def channels_last(x: Value) -> Value | None:
+    """x, whose channels come first, with its channels last; None for a value of three axes of which
+    it is not known what they are. (Those of four are images.)"""
+    return _last(x) if x.ndim == 4 or _has_channels(x) else None
+
+
+def _has_channels(x: Value) -> bool:
+    """Whether the second axis of x is known to be channels: a layer of channels made it, or
+    something of that shape was made of such a value (but not by a transpose)."""
+    seen, queue = {x}, [x]
+    while queue:
+        value = queue.pop()
+        if value in x.graph.last:
+            return True
+        node = value.node
+        if node is not None and node.of is None and node.op is not lookup("transpose"):
+            like = {v for v in node.inputs.values() if v is not None and v.shape == x.shape}
+            queue += like - seen
+            seen |= like
+    return False
+
+
 def _known(x: Value) -> Value | None:
     """x with its channels last, where that takes no copy: it is the transpose of such a value, or
     made element by element of such ones (and is made of them anew)."""

@@ -143,7 +143,7 @@ def to_mlp(
     if outputs is not None:
         parts.append(Linear(layers[-1][0].shape[0], outputs))
     net = Sequential(*parts)
-    return net.to("float64") if wide else net  # type: ignore[return-value]
+    return net.to("float64") if wide else net
 
 
 def layer_sizes(name: str, given: Any) -> list[int]:

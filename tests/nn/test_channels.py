@@ -23,7 +23,15 @@ CASES: dict[str, tuple[Any, Any, tuple[int, ...]]] = {
     "GroupNorm": (lambda **o: nn.GroupNorm(2, 4, **o), "GroupNorm", SHAPES[2]),
     "InstanceNorm1d": (lambda **o: nn.InstanceNorm1d(4, **o), "InstanceNorm1d", SHAPES[1]),
     "InstanceNorm2d": (lambda **o: nn.InstanceNorm2d(4, **o), "InstanceNorm2d", SHAPES[2]),
-}
+    "InstanceNorm1d tracked": (
+        lambda **o: nn.InstanceNorm1d(4, 0.05, 0.3, track_running_stats=True, **o),
+        "InstanceNorm1d", SHAPES[1],
+    ),
+    "InstanceNorm2d tracked": (
+        lambda **o: nn.InstanceNorm2d(4, 0.05, 0.3, track_running_stats=True, **o),
+        "InstanceNorm2d", SHAPES[2],
+    ),
+}  # fmt: skip
 
 
 def moved(x: np.ndarray, channels: str) -> np.ndarray:
@@ -38,12 +46,13 @@ def test_as_pytorch(name: str, channels: str) -> None:
     """A step with its update, its running statistics, and evaluation after it."""
     torch = pytest.importorskip("torch")
     make, kind, shape = CASES[name]
-    ours = make(affine=True, channels=channels, eps=0.05)
+    tracked = {"track_running_stats": True, "momentum": 0.3} if "tracked" in name else {}
+    ours = make(affine=True, channels=channels, **{} if tracked else {"eps": 0.05})
     ours.to("float64")
     for p in ours.named_parameters().values():
         p.value = RNG.normal(size=p.shape) + 1
     arguments = {"GroupNorm": (getattr(ours, "num_groups", 0), 4)}.get(kind, (4,))
-    theirs = getattr(torch.nn, kind)(*arguments, affine=True, eps=0.05).double()
+    theirs = getattr(torch.nn, kind)(*arguments, affine=True, eps=0.05, **tracked).double()
     theirs.load_state_dict(
         {n: torch.tensor(np.array(a)) for n, a in ours.state_dict().items()}, strict=False
     )
@@ -90,7 +99,8 @@ def test_same_bits_on_any_number_of_workers() -> None:
     for workers in (1, 2, 3):
         net = nn.Sequential(
             nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.WeightNorm(nn.Conv2d(6, 6, 3)),
-            nn.GroupNorm(3, 6), nn.SpectralNorm(nn.Conv2d(6, 4, 2)), nn.InstanceNorm2d(4),
+            nn.GroupNorm(3, 6), nn.SpectralNorm(nn.Conv2d(6, 4, 2)),
+            nn.InstanceNorm2d(4, track_running_stats=True),
             nn.Flatten(), nn.Linear(36, 2),
         )  # fmt: skip
         trainer = fnn.Trainer(net, "cross_entropy", workers=workers)
