@@ -5,7 +5,8 @@ and S by `room_for`. The labels may stand anywhere in the frames in their order,
 more frames, with blanks between them or (if they differ) without. A *state* is a place in that
 row: label k, or the blank after k labels. `alpha` of a frame and a state is the probability of all
 paths through the frames up to this one that end in the state, `beta` that of all paths through the
-frames after it that begin there. Probabilities are pairs m, e for m 2^e (see `shared.py`).
+frames after it that begin there. For nearly all sequences both are plain numbers (`cpu_plain.py`);
+for the others probabilities are pairs m, e for m 2^e (see `shared.py`).
 """
 
 from ..cpu.parts import fill_row, keep_part, load_part, row_max, row_sum, store_part
@@ -13,6 +14,9 @@ from ..declare import helper, kernel
 from ..simd import after_last, lanes, load, max_lanes, splat, store, sum_lanes, until_first
 from ..softmax.cpu import exp_sum, log_of
 from ..vector_math import INFINITY, NAN, exp, log
+from .cpu_plain import ROWS as PLAIN_ROWS
+from .cpu_plain import P as PLAIN
+from .cpu_plain import sums_plain
 from .shared import (
     COLUMNS,
     NEVER,
@@ -36,27 +40,36 @@ SKIP = 4
 
 
 @helper
-def scores(x, target, norm, room, lo, b, frames, M, L, blank):
-    """The softmax of the blank and the labels, and the logarithms of its denominators; 0 is
-    returned, or NaN if a frame has none."""
-    T, C, W, w = x.shape[1], x.shape[2], room.shape[2], lanes(x)
-    unknown = 0.0
+def norms(x, norm, b, frames):
+    """The logarithms of the softmax's denominators; 0 is returned, or NaN if a frame has none."""
+    T, C, unknown = x.shape[1], x.shape[2], 0.0
     for t in range(frames):
         base = (b * T + t) * C
         top = row_max(x, base, C)
         norm[b, t] = top + log_of(x, exp_sum(x, base, C, top))
         unknown += norm[b, t] * 0.0
-        room[lo, t, P * M] = x[b, t, blank]
-        for k in range(1, L + 1):
-            room[lo, t, P * M + k] = x[b, t, target[b, k - 1]]
+    return unknown
+
+
+@helper
+def look_up(x, target, flat, to, further, b, frames, L, blank):
+    """The logits of the blank and the labels in each frame, `further` numbers after each other."""
     for t in range(frames):
-        for j in range(0, M, w):
-            row = (lo * T + t) * W + j
-            v = keep_part(x, load(room, row + P * M), L + 1 - j, 3.0 * ZERO)
+        flat[to + t * further] = x[b, t, blank]
+        for k in range(1, L + 1):
+            flat[to + t * further + k] = x[b, t, target[b, k - 1]]
+
+
+@helper
+def scores(norm, room, lo, b, frames, M, L):
+    """The softmax of the blank and the labels, whose logits are in `room`."""
+    for t in range(frames):
+        for j in range(0, M, lanes(room)):
+            row = (lo * room.shape[1] + t) * room.shape[2] + j
+            v = keep_part(room, load(room, row + P * M), L + 1 - j, 3.0 * ZERO)
             m, e = probability(v - norm[b, t])
             store(room, row + P * M, m)
             store(room, row + P_E * M, e)
-    return unknown
 
 
 @helper
@@ -167,14 +180,23 @@ def ctc_forward(
     Infinite where no path gives the labels (0 with `zero_infinity`); NaN for labels that are no
     class, and for lengths beyond the data.
     """
-    T, C, M = x.shape[1], x.shape[2], share.shape[2]
+    T, C, M, W = x.shape[1], x.shape[2], share.shape[2], room.shape[2]
+    flat = room.reshape(room.size)
     for b in range(lo, hi):
         frames = frame_count(lengths, b, T)
         L = label_count(target, target_lengths, b, C, blank)
         if frames < 0 or L < 0:
             loss[b] = NAN
             continue
-        unknown = scores(x, target, norm, room, lo, b, frames, M, L, blank)
+        at, unknown = lo * T * W, norms(x, norm, b, frames)
+        if frames > 0 and unknown == unknown:
+            look_up(x, target, flat, at + PLAIN * M, PLAIN_ROWS * M, b, frames, L, blank)
+            log_p = sums_plain(target, norm, share, room, work, lo, b, frames, M, L)
+            if log_p == log_p:
+                loss[b] = 0.0 - log_p / max(L if mean != 0 else 1, 1)
+                continue
+        look_up(x, target, flat, at + P * M, W, b, frames, L, blank)
+        scores(norm, room, lo, b, frames, M, L)
         mark_skips(work, target, lo, b, M, L)
         begin(work, lo, M)
         work[lo, BLANK_E * M] = 0.0

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.ctc.cpu  # noqa: F401
+import fastnn.kernels.ctc.cpu as cpu
 from fastnn.kernels.ctc.shared import columns_for, room_for
 from fastnn.kernels.declare import KERNELS
 from fastnn.testing.kernels import call
@@ -141,6 +141,42 @@ def test_probabilities_far_below_what_floats_hold(dtype):
     loss, dx = kernels(x, target, lengths, counts, dloss, dtype)
     close(loss, want, dtype)
     close(dx, slope * dloss[:, None, None], dtype, factor=5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("scale", "blank"), [(0.01, 0.0), (1.0, 6.0), (10.0, 0.0), (100.0, 0.0)])
+def test_states_that_are_far_less_likely_than_others(scale, blank, dtype):
+    """In float32 the last two have more orders of magnitude in a frame than plain numbers hold."""
+    x, target, lengths, counts, dloss = sequences(2, 120, 6, 40, scale=scale)
+    x[:, :, 0] += blank
+    lengths[:], counts[:] = [120, 90], [40, 25]
+    x, dloss = x.astype(dtype), dloss.astype(dtype)
+    want, slope = naive_ctc.ctc(x, target, lengths, counts, 0)
+    loss, dx = kernels(x, target, lengths, counts, dloss, dtype)
+    close(loss, want, dtype)
+    close(dx, slope * dloss[:, None, None], dtype, factor=5)
+
+
+def test_plain_numbers_do_for_a_net_that_has_learnt_the_blank_only(monkeypatch):
+    """The most probable paths to a frame in the middle have no label yet: by e^-70."""
+    monkeypatch.setattr(cpu, "scores", None)  # of the other way
+    x, target, _, _, _ = sequences(1, 120, 4, 40, scale=0.1)
+    x[:, :, 0] += 6.0
+    x = x.astype(np.float32)
+    want, slope = naive_ctc.ctc(x, target, np.array([120]), np.array([40]), 0)
+    M = columns_for(40)
+    width, size = room_for(M)
+    shapes = dict(loss=(1,), norm=(1, 120), share=(1, 120, M), room=(1, 120, width),
+                  work=(1, size), dx=x.shape)  # fmt: skip
+    made = {name: np.full(shape, np.nan, np.float32) for name, shape in shapes.items()}
+    given = dict(x=x, target=target, lengths=np.array([120]), target_lengths=np.array([40]),
+                 blank=0, mean=0, lo=0, hi=1)  # fmt: skip
+    dx = made.pop("dx")
+    cpu.ctc_forward(**given, zero_infinity=0, **made)
+    kept = {name: made[name] for name in ("norm", "share")}
+    cpu.ctc_backward(**given, **kept, dloss=np.ones(1, np.float32), dx=dx)
+    close(made["loss"], want, np.float32)
+    close(dx, slope, np.float32, factor=5)
 
 
 def test_what_is_no_number_and_what_is_no_label():

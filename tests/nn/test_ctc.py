@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastnn as fnn
-from fastnn import nn, ops, optim
+from fastnn import nn, ops, optim, testing
 from fastnn.errors import DataError, OptionError, ShapeError
 from fastnn.testing import gradcheck
 from tests import naive_ctc
@@ -53,6 +53,15 @@ def test_it_learns():
     logits, lengths = trainer.model.predict(*x)
     best = [naive_ctc.collapsed(z[:n].argmax(axis=1)) for z, n in zip(logits, lengths, strict=True)]
     assert best == [[k for k in row if k >= 0] for row in labels.tolist()]
+
+
+def test_paths_that_are_too_small_for_a_float_before_they_count():
+    """The first label comes at e^-88.5 in the first frames, which is 0 in float32 where programs
+    run, or at e^-86 in the next ones; the last frames leave nothing else."""
+    x = np.repeat([[0, -88.5, -200], [0, -86, -200], [-50, -200, 0]], 10, 0)[None]
+    want, _ = naive_ctc.ctc(x, np.array([[1, 2]]), np.array([30]), np.array([2]), 0)
+    got = testing.apply(ops.ctc_loss, x, np.array([[1, 2]]), dtype="float32")
+    np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
 def test_the_gradient_is_that_of_differences():
