@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastnn import ops
-from fastnn.errors import ShapeError, check_whole, where
+from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
@@ -32,13 +32,24 @@ class SampledSoftmax(Module):
     have to be sorted by how frequent they are, the most frequent first. In evaluation the loss is
     that of all classes.
 
+    Where the weights of a class are also the vector of a word that is read, `augmented` has the net
+    learn from words that are like the target, too (Inan, Khosravi & Socher 2017, "Tying word
+    vectors and word classifiers"): in training it adds, over the drawn c::
+
+        augmented variance(W_c (x - W_t)),  W_t being a constant
+
+    This is what their term, alpha times a divergence at a temperature T, becomes at a high one, for
+    augmented = alpha / (2 T^2); but they look at all classes alike.
+
     Args:
         in_features: C, size of a row.
         n_classes: V.
         samples: how many classes are drawn.
+        augmented: weight of the term above, 0 for none.
 
     Attributes:
         weight, bias: those of `Linear` from C to V, shapes (V, C) and (V,).
+        full: whether training takes all classes as well; may be changed between epochs.
 
     Shapes: input (..., C), target (...) of integers; returns the losses (...). `logits` gives the
     scores of all classes, (..., V).
@@ -54,11 +65,16 @@ class SampledSoftmax(Module):
     (8,)
     """
 
-    def __init__(self, in_features: int, n_classes: int, samples: int = 1000):
-        check_whole(
-            type(self).__name__, 1, in_features=in_features, n_classes=n_classes, samples=samples
-        )
+    def __init__(
+        self, in_features: int, n_classes: int, samples: int = 1000, augmented: float = 0.0
+    ):
+        name = type(self).__name__
+        check_whole(name, 1, in_features=in_features, n_classes=n_classes, samples=samples)
+        check_numbers(name, augmented=augmented)
+        if augmented < 0:
+            raise OptionError(f"{name}: expected augmented >= 0, got {augmented}")
         self.in_features, self.n_classes, self.samples = in_features, n_classes, samples
+        self.augmented, self.full = augmented, False
         self.weight = Parameter((n_classes, in_features), init.torch_linear)
         self.bias = Parameter((n_classes,), 0.0)
 
@@ -70,7 +86,7 @@ class SampledSoftmax(Module):
             )
         rows = ops.reshape(x, (-1, x.shape[-1]))
         flat = ops.reshape(target, (rows.shape[0],))
-        if x.graph.training:
+        if x.graph.training and not self.full:
             loss = self._estimate(rows, flat)
         else:
             x.graph.limit(target, 0, self.n_classes)
@@ -101,14 +117,21 @@ class SampledSoftmax(Module):
         own = ops.sum(ops.multiply(x, ops.embedding(target, self.weight)), 1, keepdims=True)
         own = own + ops.embedding(target, bias)
         shift = ops.embedding(drawn, bias) - ops.embedding(drawn, table)
-        others = ops.matmul(x, ops.transpose(ops.embedding(drawn, self.weight)))
+        weights = ops.transpose(ops.embedding(drawn, self.weight))
+        others = raw = ops.matmul(x, weights)
         others = others + ops.reshape(shift, (1, self.samples))
         hits = ops.equal(
             ops.reshape(ops.astype(target), (count, 1)),
             ops.reshape(ops.astype(drawn), (1, self.samples)),
         )
         scores = ops.concatenate(own, others - HIT * hits)
-        return ops.reshape(ops.negate(ops.log_softmax(scores)[:, :1]), (count,))
+        loss = ops.negate(ops.log_softmax(scores)[:, :1])
+        if self.augmented:
+            like = ops.detach(ops.matmul(ops.embedding(target, self.weight), weights))
+            apart = raw - like
+            apart = apart - ops.mean(apart, 1, keepdims=True)
+            loss = loss + self.augmented * ops.mean(apart * apart, 1, keepdims=True)
+        return ops.reshape(loss, (count,))
 
     def _drawn(self, x: Value) -> Value:
         """Classes drawn from Q: integers (samples,)."""
@@ -118,7 +141,8 @@ class SampledSoftmax(Module):
         return ops.reshape(_ids(found), (self.samples,))
 
     def extra(self) -> str:
-        return f"{self.in_features}, {self.n_classes}, samples={self.samples}"
+        more = f", augmented={self.augmented:g}" if self.augmented else ""
+        return f"{self.in_features}, {self.n_classes}, samples={self.samples}{more}"
 
 
 publish(globals(), type)

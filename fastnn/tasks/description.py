@@ -24,8 +24,8 @@ from fastnn.errors import DataError
 #: what may differ while the numbers of a checkpoint mean the same: what only training, measuring or
 #: decoding make of it
 FREE = frozenset({
-    "checkpoint", "context", "dropout", "sampled", "seconds", "spread", "streams", "variational",
-    "weight", "weight_drop", "word_dropout",
+    "augmented", "checkpoint", "context", "dropout", "sampled", "seconds", "spread", "streams",
+    "variational", "weight", "weight_drop", "word_dropout",
 })  # fmt: skip
 #: and what may differ where training goes on: shapes are compared anyway, texts may become more
 CHANGING = frozenset({"options", "texts"})

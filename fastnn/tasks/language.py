@@ -54,6 +54,8 @@ class LanguageModel(nn.Module):
             Ghahramani 2016).
         sampled: symbols that a training step draws to estimate the softmax (`nn.SampledSoftmax`); 0
             is all of them. The symbols have to be in the order of their frequency.
+        augmented: with `sampled` and `tied`, how much symbols that are like the next one count; see
+            `nn.SampledSoftmax`. The loss that training reports has this term.
         streams: texts read side by side; all batches have this size.
 
     Input: ids, shape (streams, steps); output: logits, shape (streams, steps, symbols). With
@@ -75,14 +77,20 @@ class LanguageModel(nn.Module):
         weight_drop: float = 0.0,
         word_dropout: float = 0.0,
         sampled: int = 0,
+        augmented: float = 0.0,
         streams: int = 32,
     ):
         self.symbols, self.streams, self.sampled = symbols, streams, sampled
         self.options: dict[str, Any] = {
             "embedding": embedding, "hidden": hidden, "layers": layers, "dropout": dropout,
             "spread": spread, "tied": tied, "variational": variational, "weight_drop": weight_drop,
-            "word_dropout": word_dropout, "sampled": sampled,
+            "word_dropout": word_dropout, "sampled": sampled, "augmented": augmented,
         }  # fmt: skip
+        if augmented and not (sampled and tied):
+            raise OptionError(
+                "LanguageModel: augmented compares the vectors of drawn symbols: expected sampled "
+                f"and tied with it, got sampled={sampled}, tied={tied}"
+            )
         kind = nn.SpatialDropout if variational else nn.Dropout
         self.vectors = nn.Embedding(
             symbols, embedding, weight_init=nn.init.get("normal", std=spread), dropout=word_dropout
@@ -99,7 +107,7 @@ class LanguageModel(nn.Module):
         if tied:
             self.logits.weight = self.vectors.weight
         if sampled:
-            self.softmax = nn.SampledSoftmax(self.logits.in_features, symbols, sampled)
+            self.softmax = nn.SampledSoftmax(self.logits.in_features, symbols, sampled, augmented)
             self.softmax.weight = self.logits.weight
             assert self.logits.bias is not None
             self.softmax.bias = self.logits.bias
@@ -145,7 +153,7 @@ def make_model(
         made = LanguageModel(len(vocabulary), **options)
         description.mark(made, described(made, vocabulary, unit))
         return made
-    for name in ("variational", "weight_drop", "word_dropout", "sampled"):
+    for name in ("variational", "weight_drop", "word_dropout", "sampled", "augmented"):
         if options.get(name):
             raise OptionError(
                 f"{name}: expected with an LSTM only, got {options[name]} for a Transformer; leave "

@@ -170,6 +170,7 @@ def test_word_lm(tmp_path, monkeypatch):
     result = run(
         "train", "word-lm", "--epochs", 1, "--hidden", 8, "--embedding", 4, "--batch-size", 4,
         "--steps", 5, "--workers", 1, "--output", tmp_path / "run", "--cache", 50, "--ngram", 3,
+        "--tied", "--sampled", 2, "--augmented", 0.02, "--full-softmax", 1,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     found = [

@@ -13,8 +13,8 @@ V, C, N = 12, 5, 16
 X, TARGET = RNG.standard_normal((N, C)).astype(np.float32), RNG.integers(0, V, N)
 
 
-def layer(samples):
-    softmax = nn.SampledSoftmax(C, V, samples)
+def layer(samples, augmented=0.0):
+    softmax = nn.SampledSoftmax(C, V, samples, augmented)
     softmax.weight.value = np.random.default_rng(1).standard_normal((V, C))
     softmax.bias.value = np.random.default_rng(2).standard_normal(V)
     return softmax
@@ -52,6 +52,42 @@ def test_a_large_sample_gives_the_whole_softmax_and_its_gradient():
     np.testing.assert_allclose(found[2], bias, atol=0.01)
 
 
+def test_what_is_added_is_the_variance_of_what_is_apart_from_the_target():
+    """Over the distribution that classes are drawn from, the target's weights being a constant."""
+    factor, softmax = 0.5, layer(1)
+    q = np.log((np.arange(V) + 2) / (np.arange(V) + 1)) / np.log(V + 1)
+    weights = softmax.weight.value.astype(np.float64)
+    apart = (X - weights[TARGET]) @ weights.T
+    apart -= apart @ q[:, None]
+    plain, found = step_of(layer(60000)), step_of(layer(60000, factor))
+    wanted = factor * (apart**2 @ q).mean()
+    assert found[0] - plain[0] == pytest.approx(wanted, rel=0.02)
+    gradient = 2 * factor * q[:, None] * (apart.T @ X) / N
+    np.testing.assert_allclose(found[1] - plain[1], gradient, atol=0.02 * np.abs(gradient).max())
+    np.testing.assert_allclose(found[2], plain[2], atol=1e-6)  # biases have no part in it
+    evaluated = layer(3, factor).predict(X, TARGET)
+    np.testing.assert_array_equal(evaluated, layer(3).predict(X, TARGET))
+    assert "samples=3, augmented=0.5" in repr(layer(3, factor))
+
+
+def test_training_can_take_all_classes():
+    """And change over between epochs."""
+    loss, weight, bias = whole(layer(1))
+    softmax = layer(2, 0.5)
+    softmax.full = True
+    found = step_of(softmax)
+    assert found[0] == pytest.approx(loss.mean(), rel=1e-6)
+    np.testing.assert_allclose(found[1], weight, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found[2], bias, rtol=1e-4, atol=1e-7)
+    softmax, losses = layer(2), []
+    trainer = fnn.Trainer(softmax, lambda output, _: ops.mean(output), optim.SGD(lr=1e-9))
+    for softmax.full in (False, True, False):
+        history = trainer.fit((X, TARGET), TARGET, epochs=1, batch_size=N, verbose=False)
+        losses.append(history["loss"][0])
+    assert losses[1] == pytest.approx(loss.mean(), rel=1e-5)
+    assert min(abs(losses[k] - losses[1]) for k in (0, 2)) > 1e-3
+
+
 def test_a_small_sample_leaves_classes_alone():
     _, weight, _ = step_of(layer(2))
     touched = {k for k in range(V) if weight[k].any()}
@@ -79,6 +115,9 @@ def test_a_model_learns_with_it():
 def test_wrong_use_is_refused():
     with pytest.raises(OptionError, match="samples"):
         nn.SampledSoftmax(4, 10, 0)
+    for augmented in (-0.1, float("nan")):
+        with pytest.raises(OptionError, match="augmented"):
+            nn.SampledSoftmax(4, 10, 3, augmented)
     with pytest.raises(ShapeError, match="in_features"):
         nn.SampledSoftmax(4, V).predict(X, TARGET)
     with pytest.raises(ShapeError, match="target of integers"):

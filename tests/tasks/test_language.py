@@ -207,3 +207,48 @@ def test_public_text(real_data):
         model, ids, text.valid[:2001], steps=16, epochs=1, lr=0.01, workers=1, verbose=False
     )
     assert mean_loss(model, ids[:2001], 16, 1) < before - 0.8
+
+
+def test_the_last_epochs_take_all_words(few_words, tmp_path):
+    """As a run that was broken off before them, and went on, does."""
+    options = SMALL | {
+        "hidden": 8, "tied": True, "sampled": 3, "augmented": 0.02, "full_softmax": 1,
+        "batch_size": 5, "steps": 10, "epochs": 3,
+    }  # fmt: skip
+    sampled = []  # in which epochs
+
+    def note(epoch, logs):
+        sampled.append(not model().softmax.full)
+
+    def stop(epoch, logs):
+        broken.trainer.stop_training = epoch == 1
+
+    def model():
+        return seen.trainer.model
+
+    seen, broken = (fnn.callbacks.LambdaCallback(on_epoch_end=f) for f in (note, stop))
+    whole, _, _ = word_lm.train_word_lm(few_words, **options, callbacks=[seen])
+    assert sampled == [True, True, False]
+    first, history, _ = word_lm.train_word_lm(few_words, **options, callbacks=[broken])
+    assert len(history.epoch) == 2
+    first.save(tmp_path / "model.safetensors")
+    again, _, _ = word_lm.train_word_lm(
+        few_words, **options, resume=tmp_path / "model.safetensors"
+    )  # fmt: skip
+    for name, value in whole.get_parameters().items():
+        np.testing.assert_array_equal(value, again.get_parameters()[name])
+        if not name.startswith("lstm.state"):
+            assert not np.array_equal(value, first.get_parameters()[name])
+    plain, _, _ = word_lm.train_word_lm(few_words, **options | {"full_softmax": 0})
+    assert not np.array_equal(plain.model.logits.weight.value, whole.model.logits.weight.value)
+
+
+def test_options_that_need_others_are_refused(few_words):
+    for wrong in ({"full_softmax": 1}, {"full_softmax": 5, "sampled": 3}):
+        with pytest.raises(
+            OptionError, match=r"full_softmax: expected at most the 4 epochs, and s"
+        ):
+            word_lm.train_word_lm(few_words, **wrong)
+    for wrong in ({"sampled": 3}, {"tied": True}, {}):
+        with pytest.raises(OptionError, match="augmented compares the vectors of drawn symbols"):
+            LanguageModel(5, augmented=0.1, **wrong)
