@@ -13,7 +13,7 @@ import pytest
 
 from fastnn.generative import WaveNet
 from fastnn.tasks.wavenet import save_description, spoken
-from tests.tasks.conftest import rhyme, tones  # noqa: F401  (fixtures)
+from tests.tasks.conftest import few_words, rhyme, tones  # noqa: F401  (fixtures)
 
 FOLDER = Path(__file__).parents[2] / "examples"
 pytest.importorskip("sklearn", reason="the examples' digits come with scikit-learn")
@@ -184,7 +184,22 @@ def test_measures_of_image_models():
     assert measures(Known(np.ones((4, 9))), x, x)["sparse"] == pytest.approx(0.0, abs=1e-12)
 
 
-MORE = ("mnist_mlp", "deep_autoencoder", "wavenet_picture", "image_models")
+def test_log_bilinear(few_words, capsys):  # noqa: F811
+    arguments = ["--features", "16", "--order", "3", "--epochs", "8", "--lr", "0.03"]
+    example = load("log_bilinear")
+    valid, test = example.main([*arguments, "--dropout", "0", "--workers", "1"], few_words)
+    assert 1.0 < valid < 1.2  # one of two words in one of six places: 2 ** (1/6)
+    assert 1.0 < test < 1.2
+    assert "epoch 8, " in capsys.readouterr().out
+    # each word but the first counts once, after all words that the model looks at
+    _, y = example.sequences(np.arange(1000), order=5)
+    counted = y[y >= 0]
+    np.testing.assert_array_equal(counted, np.arange(1, len(counted) + 1))
+    assert len(counted) > 900
+    assert min(np.flatnonzero(row >= 0)[0] for row in y[1:]) == 5
+
+
+MORE = ("mnist_mlp", "deep_autoencoder", "wavenet_picture", "image_models", "log_bilinear")
 
 
 @pytest.mark.parametrize("name", [*EXAMPLES, *LARGE, *MORE])
