@@ -104,6 +104,7 @@ def draw_surprise(
                   ha="center", va="bottom")  # fmt: skip
     left.axhline(math.exp(losses.mean()), color="C3", linewidth=1)
     left.set(xlabel="times in the training text", ylabel="perplexity", yscale="log")
+    left.margins(y=0.08)  # for the first share
     left.tick_params(axis="x", rotation=30)
     left.set_title("by frequency, with shares of the text; all together: red", fontsize="medium")
     shown = following[:DRAWN]
