@@ -40,6 +40,6 @@ def avg_pool_lengths_backward(lengths, dy, dx):
         if t < axis.extent:  # windows overlap by one step at most
             for p in range(t * P // axis.extent, min((t + 1) * P // axis.extent + 1, P)):
                 begin, end = window_begin(axis, p), window_end(axis, p)
-                if begin <= t and t < end:
+                if begin <= t:  # (and t < end, of these windows)
                     total += dy[n, p, c] / cast(dx, end - begin)
         dx[n, t, c] = total
