@@ -8,6 +8,7 @@ shorter: a line that no longer holds fails, too.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,12 +80,18 @@ def files() -> dict[str, Path]:
 
 
 FILES = files()
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+
+
+@functools.cache
+def tree(name: str) -> ast.Module:
+    """A module's syntax tree, made when a test asks for it: all processes collect tests, one of
+    them runs these."""
+    return ast.parse(FILES[name].read_text(encoding="utf-8"))
 
 
 def imports(name: str) -> Iterator[Import]:
     """All imports of fastnn's own modules in a module."""
-    for node, types in _statements(TREES[name], False):
+    for node, types in _statements(tree(name), False):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "fastnn":
@@ -112,7 +119,11 @@ def _base(name: str, node: ast.ImportFrom) -> str:
     return ".".join([*package, *([node.module] if node.module else [])])
 
 
-IMPORTS = sorted({i for name in FILES for i in imports(name) if i.source != i.target}, key=str)
+@functools.cache
+def all_imports() -> list[Import]:
+    """Those of all modules."""
+    found = {i for name in FILES for i in imports(name) if i.source != i.target}
+    return sorted(found, key=str)
 
 
 def layer(module: str) -> str:
@@ -133,18 +144,18 @@ def goes_upward(found: Import) -> bool:
 
 def test_every_module_has_a_place() -> None:
     assert {layer(name) for name in FILES} <= set(LEVEL)
-    assert len(IMPORTS) > 300
+    assert len(all_imports()) > 300
 
 
 def test_imports_go_downward() -> None:
-    found = {str(i) for i in IMPORTS if goes_upward(i) and not i.types}
+    found = {str(i) for i in all_imports() if goes_upward(i) and not i.types}
     assert sorted(found - UPWARD) == [], "move what is needed down, or hand it in from above"
     assert sorted(UPWARD - found) == [], "these are mended: take them off the list"
 
 
 def test_imports_for_types_go_downward() -> None:
-    found = {str(i) for i in IMPORTS if goes_upward(i) and i.types}
-    found -= {str(i) for i in IMPORTS if not i.types}
+    found = {str(i) for i in all_imports() if goes_upward(i) and i.types}
+    found -= {str(i) for i in all_imports() if not i.types}
     assert sorted(found - UPWARD_TYPES) == [], (
         "say what is needed as a protocol of the lower module"
     )
@@ -154,7 +165,7 @@ def test_imports_for_types_go_downward() -> None:
 def circles() -> list[set[str]]:
     """Groups of modules that import each other, be it through others."""
     below: dict[str, set[str]] = {name: set() for name in FILES}
-    for found in IMPORTS:
+    for found in all_imports():
         if not found.types:
             below[found.source].add(found.target)
     reached = {name: _reached(name, below) for name in FILES}
@@ -180,7 +191,7 @@ def test_no_circles() -> None:
 
 def devices(name: str) -> int:
     """How often a module names a device in its code."""
-    return sum(_device(node) for node in ast.walk(TREES[name]))
+    return sum(_device(node) for node in ast.walk(tree(name)))
 
 
 def _device(node: ast.AST) -> bool:
@@ -212,7 +223,7 @@ TAKE_FROM_DEVICES = {
 
 def test_nothing_above_the_planner_takes_from_a_devices_modules() -> None:
     found = {
-        i.source for i in IMPORTS if layer(i.source) not in WITH_DEVICES
+        i.source for i in all_imports() if layer(i.source) not in WITH_DEVICES
         if {p.strip("_").partition("_")[0] for p in i.target.split(".")} & {"cpu", "cuda"}
     }  # fmt: skip
     assert found == set(TAKE_FROM_DEVICES), "take it from a module that serves all devices"
@@ -228,8 +239,8 @@ def device_of(module: str) -> str:
 def taken(name: str) -> set[str]:
     """What a module takes from modules of the other device: "alias.name", or "import name"."""
     other = {"cpu": "cuda", "cuda": "cpu"}.get(device_of(name), "")
-    tree, found, aliases = TREES[name], set(), {}
-    for node in ast.walk(tree):
+    found, aliases = set(), {}
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.ImportFrom):
             base = _base(name, node)
             for alias in node.names:
@@ -238,7 +249,7 @@ def taken(name: str) -> set[str]:
                         aliases[alias.asname or alias.name] = f"{base}.{alias.name}"
                     else:
                         found.add(f"import {alias.name} from {base}")
-    for node in ast.walk(tree):
+    for node in ast.walk(tree(name)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and (
             node.value.id in aliases
         ):  # fmt: skip
@@ -270,7 +281,7 @@ LEFT_ASIDE = {"fastnn.kernels.descent.vectors": "CUDA's functions take its place
 
 def test_what_cuda_shares_imports_nothing_of_the_cpu() -> None:
     shared: dict[str, set[str]] = {}
-    for found in IMPORTS:
+    for found in all_imports():
         if found.target.startswith("fastnn.kernels.") and not device_of(found.target):
             shared.setdefault(found.source, set()).add(found.target)
     reached, waiting = set(), [name for name in FILES if device_of(name) == "cuda"]
@@ -278,7 +289,7 @@ def test_what_cuda_shares_imports_nothing_of_the_cpu() -> None:
         new = shared.get(waiting.pop(), set()) - reached
         reached |= new
         waiting += new
-    wrong = {i.source for i in IMPORTS if i.source in reached and device_of(i.target)}
+    wrong = {i.source for i in all_imports() if i.source in reached and device_of(i.target)}
     assert len(reached) > 20
     assert wrong == set(LEFT_ASIDE), "what both devices share names neither"
 
@@ -300,7 +311,7 @@ def test_helpers_of_kernels_take_few_operands() -> None:
     counts = {
         f"{name}.{node.name}": len(node.args.posonlyargs + node.args.args)
         for name in FILES if layer(name) == "kernels"
-        for node in ast.walk(TREES[name]) if isinstance(node, ast.FunctionDef)
+        for node in ast.walk(tree(name)) if isinstance(node, ast.FunctionDef)
         if any(isinstance(d, ast.Name) and d.id == "helper" for d in node.decorator_list)
     }  # fmt: skip
     assert len(counts) > 500

@@ -1,5 +1,5 @@
-"""Runs the tests of CUDA kernels and of the CUDA runtime in the simulator, each file in a process
-(those that take less than its start together in one).
+"""Runs the tests of CUDA kernels and of the CUDA runtime in the simulator, the longest files each
+in a process of its own, the others some twenty seconds together: a start costs one to two.
 
 Numba decides on the simulator when it is imported, so the tests can't run beside the others.
 """
@@ -23,12 +23,23 @@ FILES = [
     for folder in ("tests/kernels/cuda", "tests/cuda")
     for path in sorted((ROOT / folder).glob("test_*.py"))
 ]
-#: of tests/kernels/cuda
-SHORT = (
-    "beam", "crf", "ctc", "ctc_decode", "descent", "joined", "norm", "random", "stop",
-    "transducer", "transducer_search", "wavenet",
-)  # fmt: skip
-TOGETHER = [f"tests/kernels/cuda/test_{name}.py" for name in SHORT]
+#: those that run together, kernels' and the runtime's apart, as on a device
+TOGETHER = [
+    *(
+        [f"tests/kernels/cuda/test_{name}.py" for name in names.split()]
+        for names in (
+            "attention barriers beam bounds convolution crf ctc ctc_decode descent device",
+            "elementwise guard joined norm pair_loss random",
+            "rows stop strided transducer transducer_search update wavenet",
+        )
+    ),
+    *(
+        [f"tests/cuda/test_{name}.py" for name in names.split()]
+        for names in ("again full_batch guards larger_data", "pretraining recurrent",
+                      "regularisation runtime sizes")
+    ),
+]  # fmt: skip
+SHARED = [file for group in TOGETHER for file in group]
 #: without other packages' plugins for pytest, of which loading costs a second
 ENVIRONMENT = {"NUMBA_ENABLE_CUDASIM": "1", "COLUMNS": "100", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
@@ -39,8 +50,8 @@ ENVIRONMENT = {"NUMBA_ENABLE_CUDASIM": "1", "COLUMNS": "100", "PYTEST_DISABLE_PL
 @pytest.mark.skipif(_cuda.available(), reason="these tests run on the CUDA device here")
 @pytest.mark.parametrize(
     "files",
-    [*(pytest.param([f], id=f) for f in FILES if f not in TOGETHER),
-     pytest.param(TOGETHER, id="short ones")],
+    [*(pytest.param([f], id=f) for f in FILES if f not in SHARED),
+     *(pytest.param(group, id=f"{group[0]} and others") for group in TOGETHER)],
 )  # fmt: skip
 def test_in_the_simulator(files: list[str]) -> None:
     done = subprocess.run(
@@ -60,4 +71,5 @@ def test_in_the_simulator(files: list[str]) -> None:
 
 def test_files_that_run_together_are_there() -> None:
     """pytest would end with an error, but not say that a file is not run at all."""
-    assert set(TOGETHER) < set(FILES)
+    assert set(SHARED) < set(FILES)
+    assert len(set(SHARED)) == len(SHARED)

@@ -300,12 +300,14 @@ NAMES = """
 import json, sys
 from fastnn.runtime.cpu import ahead, compiler
 from fastnn.kernels import topics
+from fastnn.runtime import sources
 from fastnn.runtime.cuda import compiler as cuda_compiler
 from fastnn.kernels.declare import KERNELS, CUDA_KERNELS
 ahead.load_all()
 topics.load("cuda")
 names = {n: str(compiler.object_path(k, "float32", "")) for n, k in KERNELS.items()}
 cuda = {n: str(cuda_compiler.code_path(k, "float32", "", (9, 0))) for n, k in CUDA_KERNELS.items()}
+sources.remember()
 print(json.dumps([names, cuda, "numba" in sys.modules]))
 """
 
@@ -313,12 +315,13 @@ print(json.dumps([names, cuda, "numba" in sys.modules]))
 def test_an_edit_changes_only_what_depends_on_it(tmp_path: Path) -> None:
     import json
 
+    known = tmp_path / "cache"  # sources that have not changed are compared once
     for name in ("fastnn", "kernels"):  # with byte code, which Python need not make anew
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.move(tmp_path / "kernels", tmp_path / "fastnn" / "kernels")
 
     def names() -> list[Any]:
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "FASTNN_CACHE": "/nowhere"}
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "FASTNN_CACHE": str(known)}
         done = subprocess.run(
             [sys.executable, "-c", NAMES], env=environment, cwd=tmp_path, text=True,
             capture_output=True, check=False,
