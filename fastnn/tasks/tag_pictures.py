@@ -44,6 +44,7 @@ def draw_transitions(crf: nn.CRF, path: str | os.PathLike[str] | None = None) ->
     side = min(3.0 + 0.3 * count, 12.0)
     figure = files.new_figure(side + 0.8, side)
     ax = figure.subplots()
+    ax.set_facecolor("0.85")
     image = ax.imshow(table, cmap="RdBu", vmin=-most, vmax=most)
     figure.colorbar(image, ax=ax, fraction=0.045, label="score")
     ax.set_xticks(range(count + 1), [*crf.names, "end"], rotation=90)
