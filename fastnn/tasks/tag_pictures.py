@@ -20,7 +20,7 @@ NONE = "O"
 
 def draw_transitions(crf: nn.CRF, path: str | os.PathLike[str] | None = None) -> Figure:
     """The scores that a conditional random field gives to a tag (row) before another one (column),
-    to the first tag (first row) and to the last (last column); what may not be stays empty.
+    to the first tag (first row) and to the last (last column); what may not be is grey.
 
     Args:
         crf: with names of its tags.
