@@ -23,7 +23,8 @@ from ..declare import ceil_div, cuda_kernel
 from ..rnn.shared import ACTIVATIONS
 from ..traits import Besides, Ending
 from . import cpu, cuda_few
-from .cuda_product import MOST, Bias, Extra, Factor, Output, Shape, product_of, tiles_grid
+from .cuda_product import MOST, Bias, Extra, Factor, Output, product_of, tiles_grid
+from .cuda_slices import Shape
 
 #: by the suffix of the kernels' names
 SHAPES = {
@@ -181,7 +182,7 @@ def _declare(suffix: str, shape: Shape) -> None:
     @cuda_kernel(like=cpu.linear_forward, **forward, name=f"linear_forward{suffix}", **only)
     def linear_forward(x, w, bias, y):
         (n, c), k = x.shape, w.shape[1]
-        product(Factor(x, c, False), Factor(w, k, True), Output(y, 0, n, k),
+        product(Factor(x, c, False), Factor(w, k, True), Output(y, 0, k, n, k),
                 Bias(bias, bias.size > 0), 0, c, Extra(bias, 0, 0))  # fmt: skip
 
     @cuda_kernel(
@@ -196,7 +197,7 @@ def _declare(suffix: str, shape: Shape) -> None:
     ):
         """y = f(x @ w + bias)"""
         (n, c), k = x.shape, w.shape[1]
-        product_activated(Factor(x, c, False), Factor(w, k, True), Output(y, 0, n, k),
+        product_activated(Factor(x, c, False), Factor(w, k, True), Output(y, 0, k, n, k),
                           Bias(bias, bias.size > 0), 0, c,
                           Extra(bias, 0, activation))  # fmt: skip
 
@@ -207,8 +208,8 @@ def _declare(suffix: str, shape: Shape) -> None:
     def linear_backward_input_unpacked(dy, w, dx):
         (n, k), c = dy.shape, w.shape[0]
         out = flat(dx)
-        product(Factor(dy, k, False), Factor(w, k, False), Output(dx, 0, n, c), Bias(out, False), 0,
-                k, Extra(out, 0, 0))  # fmt: skip
+        product(Factor(dy, k, False), Factor(w, k, False), Output(dx, 0, c, n, c),
+                Bias(out, False), 0, k, Extra(out, 0, 0))  # fmt: skip
 
     @cuda_kernel(**inputs, name=f"linear_backward_input_activated{suffix}", endings=sloped, **only)
     def linear_backward_input_activated(
@@ -221,7 +222,7 @@ def _declare(suffix: str, shape: Shape) -> None:
         """dx = (dy @ w.T) f', by f's outputs"""
         (n, k), c = dy.shape, w.shape[0]
         out, saved = flat(dx), flat(y)
-        product_sloped(Factor(dy, k, False), Factor(w, k, False), Output(dx, 0, n, c),
+        product_sloped(Factor(dy, k, False), Factor(w, k, False), Output(dx, 0, c, n, c),
                        Bias(out, False), 0, k, Extra(saved, 0, activation))  # fmt: skip
 
     @cuda_kernel(
@@ -230,8 +231,8 @@ def _declare(suffix: str, shape: Shape) -> None:
     def linear_backward_weight(x, dy, dw):
         (n, c), k = x.shape, dy.shape[1]
         out = flat(dw)
-        product(Factor(x, c, True), Factor(dy, k, True), Output(dw, 0, c, k), Bias(out, False), 0,
-                n, Extra(out, 0, 0))  # fmt: skip
+        product(Factor(x, c, True), Factor(dy, k, True), Output(dw, 0, k, c, k),
+                Bias(out, False), 0, n, Extra(out, 0, 0))  # fmt: skip
 
     @cuda_kernel(
         **weights, name=f"linear_backward_weight_bias{suffix}", besides=summed, **only
@@ -244,7 +245,7 @@ def _declare(suffix: str, shape: Shape) -> None:
     ):
         """dw = x.T @ dy, dbias[k] = sum over n of dy[n,k]"""
         (n, c), k = x.shape, dy.shape[1]
-        product_summed(Factor(x, c, True), Factor(dy, k, True), Output(dw, 0, c, k),
+        product_summed(Factor(x, c, True), Factor(dy, k, True), Output(dw, 0, k, c, k),
                        Bias(dbias, False), 0, n, Extra(dbias, 0, 0))  # fmt: skip
 
 

@@ -30,7 +30,7 @@ def matmul_forward(a, b, y):
     folds = folds_of(k, WIDTH)
     for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
         cuda.syncthreads()
-        PRODUCT(Factor(a[p], c, False), Factor(b[p], k, True), Output(y, p * m * k, m, k),
+        PRODUCT(Factor(a[p], c, False), Factor(b[p], k, True), Output(y, p * m * k, k, m, k),
                 Bias(flat(y), False), 0, c, Extra(flat(y), 0, 0))  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def matmul_transposed_forward(a, b, y):
     folds = folds_of(k, WIDTH)
     for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
         cuda.syncthreads()
-        PRODUCT(Factor(a[p], c, False), Factor(b[p], c, False), Output(y, p * m * k, m, k),
+        PRODUCT(Factor(a[p], c, False), Factor(b[p], c, False), Output(y, p * m * k, k, m, k),
                 Bias(flat(y), False), 0, c, Extra(flat(y), 0, 0))  # fmt: skip
 
 
@@ -50,5 +50,5 @@ def matmul_backward_b(a, dy, db):
     folds = folds_of(k, WIDTH)
     for p in range(cuda.blockIdx.z // folds, a.shape[0], cuda.gridDim.z // folds):
         cuda.syncthreads()
-        PRODUCT(Factor(a[p], c, True), Factor(dy[p], k, True), Output(db, p * c * k, c, k),
+        PRODUCT(Factor(a[p], c, True), Factor(dy[p], k, True), Output(db, p * c * k, k, c, k),
                 Bias(flat(db), False), 0, m, Extra(flat(db), 0, 0))  # fmt: skip

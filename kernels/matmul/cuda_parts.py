@@ -22,11 +22,16 @@ def share_of(total, parts, depth):
 def comes_last(counts, parts):
     """Whether this block is the last of its tile's to write its part; then it can read all parts.
     The last one sets the count to 0 again."""
+    return comes_last_of(counts, cuda.blockIdx.x + cuda.blockIdx.y * cuda.gridDim.x, parts)
+
+
+@helper
+def comes_last_of(counts, tile, parts):
+    """The same of the tile with this number."""
     found = cuda.shared.array(1, np.int64)
     cuda.threadfence()  # what each thread has written is there for all before it counts
     cuda.syncthreads()
     if thread_number() == 0:
-        tile = cuda.blockIdx.x + cuda.blockIdx.y * cuda.gridDim.x
         found[0] = cuda.atomic.add(counts, tile, 1)
         if found[0] == parts - 1:
             counts[tile] = 0
@@ -74,7 +79,7 @@ def _declare_parts() -> None:
         """y = f(x @ w + bias), the sum in S parts"""
         (n, c), k, part, count = x.shape, w.shape[1], cuda.blockIdx.z, parts.shape[0]
         share, out, result = share_of(c, count, few_depth), flat(parts), flat(y)
-        few_product(Factor(x, c, False), Factor(w, k, True), Output(parts, part * n * k, n, k),
+        few_product(Factor(x, c, False), Factor(w, k, True), Output(parts, part * n * k, k, n, k),
                     Bias(out, False), min(part * share, c), min((part + 1) * share, c),
                     Extra(out, 0, 0))  # fmt: skip
         if comes_last(counts, count):
@@ -102,7 +107,7 @@ def _declare_parts() -> None:
         (n, k), c, part, count = dy.shape, w.shape[0], cuda.blockIdx.z, parts.shape[0]
         share, out, saved = share_of(k, count, few_depth), flat(parts), flat(y)
         result = flat(dx)
-        few_product(Factor(dy, k, False), Factor(w, k, False), Output(parts, part * n * c, n, c),
+        few_product(Factor(dy, k, False), Factor(w, k, False), Output(parts, part * n * c, c, n, c),
                     Bias(out, False), min(part * share, k), min((part + 1) * share, k),
                     Extra(out, 0, 0))  # fmt: skip
         if comes_last(counts, count):
@@ -125,7 +130,7 @@ def _declare_parts() -> None:
         """dw = x.T @ dy, the sum in S parts"""
         (n, c), k, part, count = x.shape, dy.shape[1], cuda.blockIdx.z, parts.shape[0]
         share, out, result = share_of(n, count, many_depth), flat(parts), flat(dw)
-        many_product(Factor(x, c, True), Factor(dy, k, True), Output(parts, part * c * k, c, k),
+        many_product(Factor(x, c, True), Factor(dy, k, True), Output(parts, part * c * k, k, c, k),
                      Bias(out, False), min(part * share, n), min((part + 1) * share, n),
                      Extra(out, 0, 0))  # fmt: skip
         if comes_last(counts, count):
@@ -148,7 +153,7 @@ def _declare_parts() -> None:
         (n, c), k, part, count = x.shape, dy.shape[1], cuda.blockIdx.z, parts.shape[0]
         share, out, result = share_of(n, count, many_depth), flat(parts), flat(dw)
         sums = flat(bias_parts)
-        many_summed(Factor(x, c, True), Factor(dy, k, True), Output(parts, part * c * k, c, k),
+        many_summed(Factor(x, c, True), Factor(dy, k, True), Output(parts, part * c * k, k, c, k),
                     Bias(out, False), min(part * share, n), min((part + 1) * share, n),
                     Extra(sums, part * k, 0))  # fmt: skip
         if comes_last(counts, count):

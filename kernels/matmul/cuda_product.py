@@ -3,9 +3,10 @@
 The sum over the depth is cut into slices. A slice of A and of B is copied from global to shared
 memory, where all threads of the block can read it; each thread then adds the products of its few
 rows and columns to sums in its registers. While one slice is multiplied, the next ones are on their
-way. Blocks at
-an edge of the matrices, and slices at the end of the sum, take a slower way that checks every
-element; so do blocks whose rows don't begin at multiples of 16 bytes.
+way. How a slice is copied depends on what the factor is: a matrix (`cuda_slices.py`), or windows
+of images (`convolution/cuda_windows.py`). Blocks at an edge of a matrix, and slices at the end of
+the sum, take a slower way that checks every element; so do blocks whose rows don't begin at
+multiples of 16 bytes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from ..cuda.half import half_value
 from ..cuda.tile import (
     commit_copies,
     computed_here,
-    copy1,
-    copy4,
     multiply_tile,
     multiply_tile_tf32,
     multiply_tile_tf32x3,
@@ -32,49 +31,18 @@ from ..recorded import execute
 from ..scalar import relu, relu_gradient, sigmoid, sigmoid_gradient, tanh, tanh_gradient
 from ..simd import where
 from .cuda_joined_sums import joining_columns, joining_groups
-
-
-class Shape(NamedTuple):
-    """How a block computes its tile of the output."""
-
-    rows: int  # of the tile
-    columns: int
-    m: int  # rows and columns of a thread
-    n: int
-    groups: int  # of warps, each with all of the tile and a share of the sum
-    depth: int  # of a slice in shared memory
-    stages: int  # slices in shared memory: one in use, the others on their way
-    pad: int = 4  # unused elements between rows of shared memory, against bank conflicts
-
-    @property
-    def warps(self) -> int:
-        """Warps of a group."""
-        return self.rows * self.columns // (32 * self.m * self.n)
-
-    @property
-    def threads(self) -> int:
-        return 32 * self.warps * self.groups
-
-    @property
-    def memory(self) -> int:
-        """Elements of shared memory."""
-        return self.stages * self.depth * (self.rows + self.columns + 2 * self.pad)
-
-
-class Factor(NamedTuple):
-    """A factor of a product: A[i, t], or B[t, i], is number ``t*ld + i`` of `array` where it lies
-    `by_depth`, else ``i*ld + t``."""
-
-    array: Any
-    ld: int
-    by_depth: bool
+from .cuda_slices import Factor as Factor  # others take both from here
+from .cuda_slices import Shape, matrix_slices
 
 
 class Output(NamedTuple):
-    """Where a product goes: `rows` x `columns` numbers of `array`, from `at` on."""
+    """Where a product goes: `rows` x `columns` numbers of `array`, from `at` on, each row `ld`
+    numbers after the one before; `ld` is a multiple of `columns`. Of a spread product `at` is an
+    array in shared memory: where each row of the block's tile begins."""
 
     array: Any
-    at: int
+    at: Any
+    ld: int
     rows: int
     columns: int
 
@@ -88,7 +56,8 @@ class Bias(NamedTuple):
 
 class Extra(NamedTuple):
     """What a product's ending takes or makes: an array, where it begins in it, and the number of
-    an activation. Products without an ending have any array here."""
+    an activation. With a negative number, and without an ending, it may be any array and is left
+    alone."""
 
     array: Any
     at: int
@@ -127,65 +96,6 @@ def first_column(N, columns):
     if folds == 1:
         return cuda.blockIdx.y * columns
     return (cuda.blockIdx.y + cuda.blockIdx.z % folds * cuda.gridDim.y) * columns
-
-
-def copier(width: int, shape: Shape) -> tuple[Callable[..., Any], ...]:
-    """Functions that copy a slice of `width` rows of A (or columns of B) to shared memory.
-
-    A[i, t] is ``x[t*ld + i]`` if `by_depth`, else ``x[i*ld + t]``; memory[at + d*row + i] becomes
-    A[first + i, t + d] for the slice at `t`.
-    """
-    depth, threads, row = shape.depth, shape.threads, width + shape.pad
-    # by depth, neighbouring threads copy four elements each of one d
-    quads = width // 4
-    quad_depth = threads // quads
-    # else eight threads copy 32 bytes of a row of x, a warp four rows: it writes to all banks
-    rows = min(width, threads // 8)
-    row_depth = 8 * (threads // 8 // rows)
-    assert threads == quads * quad_depth == rows * row_depth
-    assert depth % quad_depth == depth % row_depth == width % rows == 0
-
-    @helper
-    def first_of(thread, by_depth):
-        """Which d and i the thread copies first."""
-        if by_depth:
-            return thread // quads, thread % quads * 4
-        return thread % 8 + thread // (8 * rows) * 8, thread // 8 % rows
-
-    @helper
-    def copy_whole(memory, at, x, source, ld, by_depth):
-        """The slice lies within A, and by depth its pieces begin at multiples of 16 bytes; `source`
-        is the place of the thread's first element in x."""
-        d0, i0 = first_of(computed_here(cuda.threadIdx.x), by_depth)
-        at += d0 * row + i0
-        if by_depth:
-            for d in range(0, depth, quad_depth):
-                copy4(memory, at + d * row, x, source + d * ld, 4)
-        else:
-            for i in range(0, width, rows):
-                for d in range(0, depth, row_depth):
-                    copy1(memory, at + d * row + i, x, source + i * ld + d, True)
-
-    @helper
-    def copy_edge(memory, at, x, ld, by_depth, first, limit, t, end):
-        """What is past A, from row `limit` and depth `end` on, becomes 0."""
-        d0, i0 = first_of(computed_here(cuda.threadIdx.x), by_depth)
-        if by_depth:
-            for k in range(0, depth, quad_depth):
-                d = d0 + k
-                place, source = at + d * row + i0, (t + d) * ld + first + i0
-                left = limit - first - i0 if t + d < end else 0
-                for i in range(4):
-                    copy1(memory, place + i, x, source + i, i < left)
-        else:
-            for m in range(0, width, rows):
-                i = i0 + m
-                place, source = at + d0 * row + i, (first + i) * ld + t + d0
-                left = end - t - d0 if first + i < limit else 0
-                for d in range(0, depth, row_depth):
-                    copy1(memory, place + d * row, x, source + d, d < left)
-
-    return first_of, copy_whole, copy_edge
 
 
 def activator(count: int) -> Callable[..., None]:
@@ -228,6 +138,29 @@ def chosen_slope(y, dy, is_tanh, is_relu):
     return where(is_tanh, tanh_gradient(y, dy), other)
 
 
+def spreader(rows: Sequence[int], columns: Sequence[int]) -> Callable[..., None]:
+    """The function ``(sums, c, begins, row, column, M, N, outputs, activation)`` that stores sums,
+    which lie at these rows and columns from `row` (of the tile) and `column` on; row i begins at
+    ``begins[i]``. If `activation` is not negative they are first multiplied by its slopes, whose
+    outputs lie in `outputs` as the sums do in c."""
+    lines = [
+        "def spread_sums(sums, c, begins, row, column, M, N, outputs, activation):",
+        "    is_tanh, is_relu = activation == 0, activation == 1",
+    ]
+    for i, down in enumerate(rows):
+        lines += [f"    if row + {down} < M:", f"        at = begins[row + {down}] + column"]
+        for j, right in enumerate(columns):
+            k = i * len(columns) + j
+            lines += [
+                f"        if column + {right} < N:",
+                "            if activation >= 0:",
+                f"                y = outputs[at + {right}]",
+                f"                sums[{k}] = chosen_slope(y, sums[{k}], is_tanh, is_relu)",
+                f"            c[at + {right}] = sums[{k}]",
+            ]
+    return _made("spread_sums", lines, chosen_slope=chosen_slope)
+
+
 def _made(name: str, lines: list[str], **scope: Any) -> Callable[..., None]:
     scope["__name__"] = __name__
     execute("\n".join(lines) + "\n", f"<{name} of {len(lines)} lines>", scope)
@@ -235,8 +168,9 @@ def _made(name: str, lines: list[str], **scope: Any) -> Callable[..., None]:
 
 
 def product_of(
-    shape: Shape, unit: str = "", ending: str = "", folds: bool = False
-) -> Callable[..., None]:
+    shape: Shape, unit: str = "", ending: str = "", folds: bool = False,
+    slices: tuple[Callable[..., Any], Callable[..., Any]] = (matrix_slices, matrix_slices),
+) -> Callable[..., None]:  # fmt: skip
     """The function with which a block computes its tile of a product.
 
     `unit`: "" for multiply-adds; on tensor cores "tf32", factors rounded to it, or "tf32x3", three
@@ -244,13 +178,16 @@ def product_of(
 
     `ending`: what else it does with the tile while it is there, "" for nothing: an "activation",
     that of this number (see `rnn/shared.py`); its "activation_gradient" times the product, by the
-    array of its outputs; "column_sums", those of B, into an array (see `Extra`).
+    array of its outputs; "column_sums", those of B, into an array (see `Extra`). "spread" stores
+    each row at a place of its own, times the gradient of an activation if there is one.
+
+    `slices`: what makes the functions by which slices of A and of B are copied.
     """
     # `folds`: tiles across may go on in the grid's third dimension, which takes registers
     rows, columns, m, n, groups, depth, stages, pad = shape
     threads, count = shape.threads, m * n
-    first_a, whole_a, edge_a = copier(rows, shape)
-    first_b, whole_b, edge_b = copier(columns, shape)
+    begin_a, copy_a = slices[0](rows, shape)
+    begin_b, copy_b = slices[1](columns, shape)
     a_row, b_row = rows + pad, columns + pad
     b_part = depth * a_row  # where B's slice begins
     stage = depth * (a_row + b_row)
@@ -266,18 +203,16 @@ def product_of(
         warp_rows, warp_columns = 8 * m, 4 * n
         row_piece, row_step, piece, piece_step = 1, 8, 2, 8
     across = columns // warp_columns
-    activates, slopes, sums_columns = (
-        ending == name for name in ("activation", "activation_gradient", "column_sums")
+    activates, slopes, sums_columns, spreads = (
+        ending == name for name in ("activation", "activation_gradient", "column_sums", "spread")
     )
     activate_sums = activator(count) if activates else None
-    multiply_slopes = (
-        multiplier(
-            [place_of(i, row_piece, row_step) for i in range(m)],
-            [place_of(j, piece, piece_step) for j in range(n)],
-        )
-        if slopes
-        else None
+    places = (
+        [place_of(i, row_piece, row_step) for i in range(m)],
+        [place_of(j, piece, piece_step) for j in range(n)],
     )
+    multiply_slopes = multiplier(*places) if slopes else None
+    spread_sums = spreader(*places) if spreads else None
     join_groups = joining_groups(count, threads, groups, rows * columns)
     join_columns = joining_columns(threads, columns)
     sharing = threads // columns  # threads that sum a column
@@ -287,13 +222,11 @@ def product_of(
     @helper
     def product(left_factor, right_factor, output, shift, begin, end, more):
         """C[i, j] = sum of A[i, t] * B[t, j] for begin <= t < end, + bias[j]."""
-        a, a_ld, a_by_depth = left_factor
-        b, b_ld, b_by_depth = right_factor
-        c, c_at, M, N = output
+        c, c_at, c_ld, M, N = output
         bias, biased = shift
         extra, extra_at, activation = more
-        memory = cuda.shared.array(0, a.dtype)
-        sums = cuda.local.array(count, a.dtype)
+        memory = cuda.shared.array(0, c.dtype)
+        sums = cuda.local.array(count, c.dtype)
         for k in range(count):
             sums[k] = 0.0
         column_sum = sums[0]
@@ -305,22 +238,14 @@ def product_of(
             left = first_column(N, columns)
             if left >= N:
                 return
-        a_whole = top + rows <= M and (not a_by_depth or (a_ld % 4 == 0 and can_load4(a)))
-        b_whole = left + columns <= N and (not b_by_depth or (b_ld % 4 == 0 and can_load4(b)))
         i0, j0 = warp // across * warp_rows, warp % across * warp_columns
         a_at = group * share * a_row + i0
         b_at = group * share * b_row + j0 + b_part
         if not pieces:
             a_at += lane // 8 * lane_rows
             b_at += lane % 8 * lane_columns
-        a_d, a_i = first_a(thread, a_by_depth)
-        b_d, b_i = first_b(thread, b_by_depth)
-        a_source = (
-            (begin + a_d) * a_ld + top + a_i if a_by_depth else (top + a_i) * a_ld + begin + a_d
-        )
-        b_source = (
-            (begin + b_d) * b_ld + left + b_i if b_by_depth else (left + b_i) * b_ld + begin + b_d
-        )
+        a_state = begin_a(left_factor, top, M, begin)
+        b_state = begin_b(right_factor, left, N, begin)
         # memory holds slices in turn: where the slice in use lies, where the next one goes
         use, fill = 0, 0
         for t in range(begin - (stages - 1) * depth, end, depth):
@@ -329,16 +254,8 @@ def product_of(
                 cuda.syncthreads()
             ahead = t + (stages - 1) * depth
             if ahead < end:
-                if a_whole and ahead + depth <= end:
-                    whole_a(memory, fill, a, a_source, a_ld, a_by_depth)
-                else:
-                    edge_a(memory, fill, a, a_ld, a_by_depth, top, M, ahead, end)
-                if b_whole and ahead + depth <= end:
-                    whole_b(memory, fill + b_part, b, b_source, b_ld, b_by_depth)
-                else:
-                    edge_b(memory, fill + b_part, b, b_ld, b_by_depth, left, N, ahead, end)
-                a_source += depth * a_ld if a_by_depth else depth
-                b_source += depth * b_ld if b_by_depth else depth
+                a_state = copy_a(memory, fill, left_factor, a_state, top, M, ahead, end)
+                b_state = copy_b(memory, fill + b_part, right_factor, b_state, left, N, ahead, end)
             commit_copies()
             fill = fill + stage if fill < (stages - 1) * stage else 0
             if t < begin:
@@ -348,13 +265,13 @@ def product_of(
                                 pieces_m, pieces_n, share, lane)  # fmt: skip
             else:
                 multiply_tile(sums, memory, use + a_at, a_row, use + b_at, b_row, m, n, share)
-            if sums_columns and cuda.blockIdx.x == 0:
+            if sums_columns and cuda.blockIdx.x == 0 and activation >= 0:
                 mine = computed_here(cuda.threadIdx.x)
                 at = use + b_part + mine % columns + mine // columns * b_row
                 for d in range(0, depth, sharing):
                     column_sum += memory[at + d * b_row]
             use = use + stage if use < (stages - 1) * stage else 0
-        if sums_columns and cuda.blockIdx.x == 0:
+        if sums_columns and cuda.blockIdx.x == 0 and activation >= 0:
             join_columns(memory, column_sum, thread, left, N, extra, extra_at)
         join_groups(memory, sums, thread, group)
         if group > 0:
@@ -369,12 +286,15 @@ def product_of(
                 shift = bias[place] if place < N else bias[0]
                 for i in range(m):
                     sums[i * n + j] += shift
-        if activates:
+        if activates and activation >= 0:
             activate_sums(sums, activation)
         if slopes:
             multiply_slopes(sums, extra, row, column, M, N, activation)
-        vectors = piece == 4 and N % 4 == 0 and can_load4(c)
-        store_tile(sums, c, c_at + row * N + column, N, M - row, N - column, vectors,
-                   m, n, row_piece, row_step, piece, piece_step)  # fmt: skip
+        if spreads:
+            spread_sums(sums, c, c_at, row - top, column, M - top, N, extra, activation)
+        else:
+            vectors = piece == 4 and N % 4 == 0 and can_load4(c)
+            store_tile(sums, c, c_at + row * c_ld + column, c_ld, M - row, N - column, vectors,
+                       m, n, row_piece, row_step, piece, piece_step)  # fmt: skip
 
     return product
