@@ -28,7 +28,7 @@ import numpy as np
 
 import fastnn as fnn
 from benchmarks import gpu_models, harness
-from benchmarks.gpu_kernels import adam, cross_entropy, ctc, sgemm
+from benchmarks.gpu_kernels import Convolution, adam, convolution, cross_entropy, ctc, sgemm
 from benchmarks.gpu_timing import AGREE, MOST, Ours, Side, Timer, apart, chosen, finish, joined
 from fastnn import nn, optim
 from fastnn.engine.arrays import as_arrays
@@ -41,6 +41,16 @@ SIZES: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 #: those that try the program out
 SMALL = {"sgemm": (64, 96), "Adam": (1000,), "softmax": (32,), "CTC": (5,), "paths": (2, 16)}
+#: 3x3 in the middle of a net, with a stride, a first layer of 3 channels, and one of few outputs
+CONVOLUTIONS = (
+    Convolution(32, 64, 28),
+    Convolution(64, 128, 14),
+    Convolution(256, 256, 28),
+    Convolution(64, 128, 28, 4, 2),
+    Convolution(3, 64, 112, 7, 2),
+    Convolution(1, 16, 28, 5, 1, 128),
+)
+SMALL_CONVOLUTIONS = (Convolution(3, 4, 6), Convolution(2, 3, 7, 3, 2))
 #: by how much more gradients may differ where both sides round
 LOOSER = {"medium": 40, "bf16": 400, "fp16": 100}
 
@@ -144,6 +154,8 @@ def main() -> None:
     if options.ways != "compiled":  # nothing of these is compiled
         jobs += [(f"sgemm {n}", lambda n=n: sgemm(n, options, timer)) for n in sizes]  # type: ignore[misc]
         jobs += [(f"Adam {n:,}", lambda n=n: adam(n, options, timer)) for n in counts]  # type: ignore[misc]
+        cases = SMALL_CONVOLUTIONS if options.small else CONVOLUTIONS
+        jobs += [(c.name, lambda c=c: convolution(c, options, timer)) for c in cases]  # type: ignore[misc]
         jobs += [(f"CTC {v}", lambda v=v: ctc(*paths, v, options, timer)) for v in symbols]  # type: ignore[misc]
     else:
         compiled = {c.name for c in gpu_models.cases(options.small) if chosen(c.ways, options)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -180,3 +180,78 @@ def ctc(batch: int, steps: int, classes: int, options: Any, timer: Timer) -> dic
     sides: dict[str, Side] = {"fastnn": side, "eager": Side(both)}
     name = f"CTC B{batch} T{steps} V={classes}"
     return finish(name, sides, {"eager": 1.0}, options, timer, difference=worst)
+
+
+class Convolution(NamedTuple):
+    """A convolution of square images, with padding that keeps them (but for the stride)."""
+
+    channels: int
+    outputs: int
+    side: int
+    kernel: int = 3
+    stride: int = 1
+    batch: int = 32
+
+    @property
+    def name(self) -> str:
+        c, k, side, kernel, stride, batch = self
+        steps = f"/{stride}" if stride > 1 else ""
+        return f"convolution {kernel}x{kernel}{steps} {c}-{k} {side}x{side} B{batch}"
+
+
+def convolution(case: Convolution, options: Any, timer: Timer) -> dict[str, Any]:
+    """The forward pass and both gradients, beside cuDNN with channels last."""
+    import torch
+    from torch.nn import functional
+
+    from fastnn import ops
+    from fastnn.graph.gradient import differentiate
+
+    c, k, side, kernel, stride, batch = case
+    before, places = kernel // 2, (side + 2 * (kernel // 2) - kernel) // stride + 1
+    rng = np.random.default_rng(0)
+    image, weight, given = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in ((batch, side, side, c), (kernel, kernel, c, k), (batch, places, places, k))
+    )
+
+    def fill(builder: StepBuilder) -> None:
+        graph = builder.graph
+        x, w, dy = (
+            graph.value(array.shape, segment="input", name=name)
+            for name, array in (("x", image), ("w", weight), ("dy", given))
+        )
+        turned = ops.transpose(w, (3, 2, 0, 1))  # PyTorch's order; nothing is moved
+        y = ops.conv2d(x, turned, stride=stride, padding=before, channels="last")
+        dx, dw = differentiate(graph, y, [x, w], seed=dy)
+        assert dx is not None
+        assert dw is not None
+        builder.places.update({"x": x, "w": w, "dy": dy, "y": y, "dx": dx, "dw": dw})
+
+    ours = program(options.device, fill, precision=options.precision)
+    for name, array in (("x", image), ("w", weight), ("dy", given)):
+        ours.bound.write(name, array)
+    ours.run(1)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(options.precision)
+    x, w, dy = (
+        torch.from_numpy(array).permute(order).to(options.device, half)
+        for array, order in ((image, (0, 3, 1, 2)), (weight, (3, 2, 0, 1)), (given, (0, 3, 1, 2)))
+    )
+    x, w = x.requires_grad_(), w.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def all_three() -> tuple[Any, ...]:
+        y = functional.conv2d(x, w, stride=stride, padding=before)
+        return y, *torch.autograd.grad(y, (x, w), dy)
+
+    orders = {"y": (0, 2, 3, 1), "dx": (0, 2, 3, 1), "dw": (2, 3, 1, 0)}
+    worst = max(
+        apart(ours.bound.view(name), value.detach().permute(order).float().cpu().numpy())
+        for (name, order), value in zip(orders.items(), all_three(), strict=True)
+    )
+    limit = {"medium": 1e-2, "bf16": 3e-2, "fp16": 1e-2}.get(options.precision, 1e-4)
+    assert worst < limit, f"{case.name}: {worst}"
+    sides = {"fastnn": ours, "cuDNN": Side(all_three)}
+    row = finish(case.name, sides, {"cuDNN": 0.75}, options, timer, difference=worst)
+    work = 3 * batch * places**2 * kernel**2 * c * k
+    row["tflops"] = 2 * work / row["seconds"]["fastnn"]["median"] / 1e12
+    return row

@@ -38,8 +38,9 @@ SHARES = 12
 #: kernels whose memory accesses have to be looked at: asynchronous copies to shared memory, blocks
 #: that wait for each other, and threads that share memory of their block
 SHARING = (
-    "matmul half recurrent recurrent_layout attention strided ctc ctc_decode convolution beam "
-    "transducer wavenet norm softmax crf transducer_search rows descent elementwise"
+    "matmul half recurrent recurrent_layout attention strided ctc ctc_decode convolution "
+    "convolution_tile beam transducer wavenet norm softmax crf transducer_search rows descent "
+    "elementwise"
 )
 WATCHED = {
     tool: [f"tests/kernels/cuda/test_{name}.py" for name in names.split()]

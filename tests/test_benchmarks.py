@@ -141,7 +141,7 @@ def test_profile(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
-        *((name, "highest") for name in ("GRU H8 B4 T7", "sgemm", "Adam", "softmax")),
+        *((name, "highest") for name in ("GRU H8 B4 T7", "sgemm", "Adam", "softmax", "3x3")),
         *(("MLP 20-16-10 B8", level) for level in ("bf16", "fp16", "medium")),
         ("sgemm", "bf16"),
     ],
@@ -155,6 +155,8 @@ def test_gpu_benchmark_on_the_cpu(name: str, precision: str) -> None:
         row = gpu_kernels.sgemm(16, options, timer)
     elif name == "Adam":
         row = gpu_kernels.adam(1000, options, timer)
+    elif name == "3x3":
+        row = gpu_kernels.convolution(gpu.SMALL_CONVOLUTIONS[1], options, timer)
     elif name == "softmax":
         row = gpu_kernels.cross_entropy(8, options, timer)
     else:

@@ -33,6 +33,7 @@ from fastnn.plan.rounding import rounded
 from fastnn.plan.scaled import scaled
 from fastnn.plan.sparse import sparse, with_zeros
 from fastnn.plan.turned import turned
+from fastnn.plan.unread import without_unread
 
 
 def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
@@ -46,6 +47,8 @@ def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
 
     calls: list[Call] = []
     occurring = {k.traits.occurring_of: k for k in CUDA_KERNELS.values() if k.traits.occurring_of}
+    # a transpose that nobody reads must not stand between a convolution and its activation
+    once = without_unread(once, {*lowered.graph.last, *lowered.graph.passed}, kept)
     given = with_endings(scaled(cleared_at_once(lowered, once)), kept)
     if lowered.precision in LETTERS:
         given = rounded(lowered, in_halves(lowered, given, kept))

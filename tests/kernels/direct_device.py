@@ -129,6 +129,9 @@ DIRECT_CPU |= {
 }  # fmt: skip
 #: the same, of kernels that only CUDA has; the activation that takes the simulator least time
 RELU = ACTIVATIONS["relu"]
+#: a convolution of two images, in two groups, with a stride and zeros around
+_CONVOLVED = dict(stride_h=2, stride_w=1, dilation_h=1, dilation_w=2, top=1, left=1, groups=2)
+_SMALL, _FOUND, _WINDOWS = (numbers(*shape) for shape in ((2, 4, 5, 4), (2, 2, 5, 6), (3, 2, 2, 6)))
 DIRECT_CUDA: dict[str, dict[str, Any]] = {
     f"{product}{size}": operands
     for product, operands in (
@@ -193,6 +196,16 @@ DIRECT_CUDA: dict[str, dict[str, Any]] = {
                                       dx_half=words(3, 5), smoothing=0.1, ignore_index=1)),
     )
     for kind in ("bf16", "fp16")
+} | {
+    f"convolution_{product}_tile{shape}": {**_CONVOLVED, **operands}
+    for product, operands in (
+        ("forward", dict(x=_SMALL, w=_WINDOWS, bias=numbers(6), y=_FOUND, activation=RELU)),
+        ("backward_input", dict(dy=_FOUND, w=_WINDOWS, y=_SMALL, dx=_SMALL, activation=RELU)),
+        ("backward_weight", dict(x=_SMALL, dy=_FOUND, parts=numbers(2, 12, 6),
+                                 bias_parts=numbers(2, 6), counts=np.zeros(9, np.int64),
+                                 dw=numbers(12, 6), dbias=numbers(6), kernel_w=2)),
+    )
+    for shape in ("", "_tf32", "_tf32x3")
 } | {
     "unscale_checked": dict(x=numbers(9, 5), inverse=numbers(1), y=numbers(9, 5),
                             guard=np.zeros(8, np.int64), limit=1e30),

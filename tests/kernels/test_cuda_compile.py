@@ -187,11 +187,13 @@ def test_dynamic_shared_memory_is_declared_so() -> None:
             assert compiler.assemble(text, (9, 0)).alignment == alignment
 
 
-@pytest.mark.parametrize("topic", ["matmul"])
-def test_products_keep_their_sums_in_registers(reports: list) -> None:
+@pytest.mark.parametrize(("topic", "pattern", "count"), [
+    ("matmul", "linear_*", 30), ("convolution", "convolution_*_tile*", 9)
+])  # fmt: skip
+def test_products_keep_their_sums_in_registers(reports: list, pattern: str, count: int) -> None:
     """A loop over them that is not unrolled puts them into memory, which is no spill."""
-    products = [r for r in reports if fits(r.kernel, ("linear_*",)) and r.dtype == "float32"]
-    assert len(products) > 30
+    products = [r for r in reports if fits(r.kernel, (pattern,)) and r.dtype == "float32"]
+    assert len({r.kernel for r in products}) >= count
     assert [str(r) for r in products if r.stack] == []
 
 
@@ -352,12 +354,15 @@ def test_products_use_tensor_cores_in_their_loop(
         assert inside_a_loop(ptx, other)
 
 
-def test_the_last_block_of_a_tile_sees_all_parts() -> None:
+@pytest.mark.parametrize(
+    "name", ["linear_backward_weight_bias_parts", "convolution_backward_weight_tile"]
+)
+def test_the_last_block_of_a_tile_sees_all_parts(name: str) -> None:
     """A fence after the parts are written and before the block counts, and one before it reads."""
     from fastnn.runtime.cuda import report
 
     report.declare_all()
-    kernel = CUDA_KERNELS["linear_backward_weight_bias_parts"]
+    kernel = CUDA_KERNELS[name]
     ptx = kept_ptx(kernel, "float32", (9, 0))
     order = re.findall(r"membar\.gl|fence\.\S*gpu|atom\.\S*add|bar\.sync", ptx)
     place = next(n for n, text in enumerate(order) if text.startswith("atom"))

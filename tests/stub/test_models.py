@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fastnn.kernels.convolution.cuda_choice import SHAPES
+from fastnn.kernels.declare import CUDA_KERNELS
 from tests.stub.harness import Ran, numbers, run
 
 MODELS = """
@@ -36,6 +38,10 @@ def images():
     return nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
                          nn.Conv2d(4, 6, 3, stride=2, groups=2), nn.AvgPool2d(1), nn.Flatten(),
                          nn.Linear(6, 4))
+
+def tiled():
+    return nn.Sequential(nn.Conv2d(2, 32, 3, padding=1), nn.ReLU(),
+                         nn.Conv2d(32, 64, 3, padding=1), nn.GlobalAvgPool2d(), nn.Linear(64, 4))
 
 class Attending(nn.Module):
     def __init__(self):
@@ -90,6 +96,7 @@ fit("16 bits", Tagger(nn.GRU(6, 256), 256), *data(16, 3, 6, steps=(3,)), 16, pre
 fit("steps of an LSTM", Tagger(nn.LSTM(6, 2048), 2048), *data(4, 3, 6, steps=(3,)), 2)
 fit("loop", Loop(), *data(8, 5, 6, steps=(5,)), 4)
 fit("convolutions", images(), *data(16, 2, 9, 8), 8, precision="bf16")
+fit("tiles", tiled(), *data(16, 2, 16, 16), 16)
 fit("depthwise", nn.Sequential(nn.Conv1d(6, 6, 3, groups=6), nn.GlobalAvgPool1d(), nn.Linear(6, 4)),
     *data(16, 6, 12), 8)
 fit("sinc", nn.Sequential(nn.SincConv(4, 31), nn.GlobalMaxPool1d(), nn.Linear(4, 4)),
@@ -123,8 +130,8 @@ def test_everything_runs_and_nothing_is_refused(ran: Ran):
 
 @pytest.mark.parametrize(
     "name",
-    ["mlp", "RNN", "LSTM", "GRU", "bidirectional", "loop", "convolutions", "attention", "CTC",
-     "an op of the user's"],
+    ["mlp", "RNN", "LSTM", "GRU", "bidirectional", "loop", "convolutions", "tiles", "attention",
+     "CTC", "an op of the user's"],
 )  # fmt: skip
 def test_a_step_is_one_graph_from_the_second_on(ran: Ran, name: str):
     log = ran.section(name)
@@ -312,3 +319,13 @@ for method, optimizer in (("line", optim.LBFGS(history_size=1)), ("newton", opti
         moved = [numbers(line)["size"] for line in log if line.startswith(("HtoD", "DtoH"))]
         assert moved
         assert max(moved) < 4 * 30 * 20  # not the parameters
+
+
+def test_convolutions_by_the_tile_of_products(ran: Ran):
+    """Its slices lie in dynamic shared memory, where windows begin in static."""
+    kernels = [CUDA_KERNELS[f"convolution_{name}_tile"] for name in
+               ("forward", "backward_input", "backward_weight")]  # fmt: skip
+    (shared,) = {4 * kernel.shared({}) for kernel in kernels}
+    found = [numbers(x)["static"] for x in ran.section("tiles") if f" shared={shared} " in x]
+    assert len(set(found)) == 3  # the three kernels have different tables
+    assert all(static >= 16 * SHAPES[""].rows for static in found)

@@ -87,7 +87,7 @@ def test_every_row_of_the_benchmark_is_planned_launched_and_written(tmp_path: Pa
     found, cases = rows("gpu"), gpu_models.cases()
     assert list(found)[: len(cases)] == [case.name for case in cases]
     kinds = [name.split()[0] for name in list(found)[len(cases) :]]
-    assert kinds == ["sgemm", "Adam", "CTC", "softmax", "softmax"]
+    assert kinds == ["sgemm", "Adam", *["convolution"] * 6, "CTC", "softmax", "softmax"]
     for case in cases:
         left_out = set() if case.name.startswith("MLP") else {"reduce-overhead"}
         assert set(found[case.name]) == set(case.ways) - left_out

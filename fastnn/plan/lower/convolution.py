@@ -1,4 +1,5 @@
-"""Convolutions: which kernels, and the memory in which they lay out windows."""
+"""Convolutions: which kernels, and the memory in which they lay out windows (on the CPU; for CUDA
+see `convolution_cuda.py`)."""
 
 from __future__ import annotations
 
@@ -31,10 +32,8 @@ def _padded(to: Lowering, node: Node, x: Value, w: Value, y: Value) -> int:
     return padded_numbers(x.shape, y.shape, kernel, node.attrs, item, target.host().lanes(item))
 
 
-def _room(to: Lowering, x: Value, depth: int, positions: int, padded: int) -> Value | None:
+def _room(to: Lowering, x: Value, depth: int, positions: int, padded: int) -> Value:
     """Scratch memory for windows and a padded sample, a row for each sample of `x`."""
-    if to.device == "cuda":
-        return None
     columns = windows_at_once(depth, positions, np.dtype(to.dtype).itemsize) * depth + padded
     key = ("windows", x.shape[0], columns, x.batched)
     if key not in to.memo:
@@ -66,7 +65,7 @@ def _lanes(to: Lowering) -> int:
 
 def _tiled(to: Lowering, node: Node, x: Value, w: Value, y: Value) -> bool:
     """Whether a convolution from x to y is computed by tiles (`cpu_winograd.py`)."""
-    if to.device != "cpu" or to.parts:
+    if to.parts:
         return False
     item = np.dtype(to.dtype).itemsize
     inside = 0 <= node.attrs["top"] <= 2 and 0 <= node.attrs["left"] <= 2
@@ -107,18 +106,23 @@ def _convolve(to: Lowering, node: Node, x: Value, w: Value, bias: Value | None, 
     if _depthwise(x, w):
         to.call_for("depthwise_forward", node, extra)
         return
+    if to.device == "cuda":
+        from fastnn.plan.lower import convolution_cuda  # not needed on the CPU
+
+        convolution_cuda.convolve(to, node, x, w, bias, y)
+        return
     if _tiled(to, node, x, w, y):
         _by_tiles(to, node, x, _planes(to, w), bias, y, node.attrs["top"], node.attrs["left"])
         return
     padded = _padded(to, node, x, w, y)
     extra["room"] = _room(to, x, _depth(w), y.shape[1] * y.shape[2], padded)
     by_lines = x.shape[3] == 1 and node.attrs["stride_w"] == 1 and padded
-    if to.device == "cpu" and by_lines:
+    if by_lines:
         extra["room"] = _room_for_lines(to, x, _depth(w), y, padded)
     extra["w_packed"] = None
     wide = w.shape[3] > panel_width(np.dtype(to.dtype).itemsize)
     exact = to.precision not in rounding.KERNELS  # where factors are rounded, packing rounds
-    if to.device == "cpu" and node.attrs["groups"] == 1 and wide and exact and not by_lines:
+    if node.attrs["groups"] == 1 and wide and exact and not by_lines:
         extra["w_packed"] = packed(to, _matrix(to, w))
     to.call_for("convolution_forward", node, extra)
 
@@ -128,13 +132,18 @@ def _to_input(to: Lowering, node: Node, dy: Value, w: Value, dx: Value) -> None:
     if _depthwise(dx, w):
         to.call_for("depthwise_backward_input", node, extra)
         return
+    if to.device == "cuda":
+        from fastnn.plan.lower import convolution_cuda  # not needed on the CPU
+
+        convolution_cuda.to_input(to, node, dy, w, dx)
+        return
     if _tiled(to, node, dx, w, dy) and _whole(dx):
         top, left = 2 - node.attrs["top"], 2 - node.attrs["left"]
         _by_tiles(to, node, dy, _planes(to, w, turned=True), None, dx, top, left)
         return
     padded = _padded(to, node, dx, w, dy)
     extra["room"] = _room(to, dy, _depth(w), dy.shape[1] * dy.shape[2], padded)
-    extra["w_packed"] = packed(to, _matrix(to, w), transposed=True) if to.device == "cpu" else None
+    extra["w_packed"] = packed(to, _matrix(to, w), transposed=True)
     to.call_for("convolution_backward_input", node, extra)
 
 
@@ -152,15 +161,18 @@ def _to_weight(to: Lowering, node: Node, x: Value, dy: Value, dw: Value) -> None
     if _depthwise(x, dw):
         to.call_for("depthwise_backward_weight", node, extra)
         return
+    if to.device == "cuda":
+        from fastnn.plan.lower import convolution_cuda  # not needed on the CPU
+
+        convolution_cuda.to_weight(to, node, x, dy, dw)
+        return
     if _tiled(to, node, x, dw, dy):
         _tiles_to_weight(to, node, x, dy, dw)
         return
-    extra["room"] = None
-    if to.device == "cpu":
-        item = np.dtype(to.dtype).itemsize
-        padded = _padded(to, node, x, dw, dy)
-        count = weight_room(depth, dy.shape[1] * dy.shape[2], dy.shape[3], item, padded)
-        extra["room"] = to.value((depth, count), name="windows")
+    item = np.dtype(to.dtype).itemsize
+    padded = _padded(to, node, x, dw, dy)
+    count = weight_room(depth, dy.shape[1] * dy.shape[2], dy.shape[3], item, padded)
+    extra["room"] = to.value((depth, count), name="windows")
     to.call_for("convolution_backward_weight", node, extra)
 
 

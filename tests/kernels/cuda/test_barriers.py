@@ -44,6 +44,17 @@ def product() -> Outputs:
     return [dw, dbias]
 
 
+def convolution() -> Outputs:
+    """Where windows begin lies in shared memory; five slices of the sum."""
+    dw, dbias = unwritten(11, 2), unwritten(2)
+    call_cuda(
+        CUDA_KERNELS["convolution_backward_weight_tile"], x=normal(1, 1, 80, 1),
+        dy=normal(1, 1, 70, 2), parts=None, bias_parts=None, counts=None, dw=dw, dbias=dbias,
+        kernel_w=11, stride_h=1, stride_w=1, dilation_h=1, dilation_w=1, top=0, left=0, groups=1,
+    )  # fmt: skip
+    return [dw, dbias]
+
+
 def softmax() -> Outputs:
     y = np.zeros((1, 700), np.float32)
     call_cuda(CUDA_KERNELS["softmax_forward"], x=normal(1, 700), y=y)
@@ -122,9 +133,9 @@ def attention() -> Outputs:
 
 
 KERNELS = {
-    "product": product, "softmax": softmax, "by words": recurrent(False),
-    "in a cluster": recurrent(True), "labelling": labelling, "aligning": aligning, "chain": chain,
-    "beam": beam, "attention": attention,
+    "product": product, "convolution": convolution, "softmax": softmax,
+    "by words": recurrent(False), "in a cluster": recurrent(True), "labelling": labelling,
+    "aligning": aligning, "chain": chain, "beam": beam, "attention": attention,
 }  # fmt: skip
 
 
