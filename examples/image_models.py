@@ -25,12 +25,14 @@ CLASSES = 10
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "denoising": {"corruption": 0.5},
-    "sparse": {"sparsity": 1.0},
+    "sparse": {"sparsity": 5.0},
     "contractive": {"contraction": 1.0},
     "convolutional": {"channels": (16, 32)},
 }
 #: the share of pixels that the damaged images lack, and the noise that codes should not care about
 DAMAGE, NOISE = 0.5, 0.1
+#: images in a row, and units whose weights are drawn
+SHOWN, FILTERS = 8, 16
 
 
 def trained(model: Any, given: tuple[Any, ...], options: argparse.Namespace) -> Any:
@@ -76,7 +78,7 @@ def autoencoders(images: Images, options: argparse.Namespace) -> dict[str, Any]:
     damaged = damaged.astype(np.float32)
     print(f"{options.latent} components: error {component_error(images, options.latent):.5f}")
     found: dict[str, Any] = {}
-    rows, weights = [("images", [test]), ("half of them", [damaged])], {}
+    rows, weights = [("images", [test]), ("half missing", [damaged])], {}
     for kind in options.kinds:
         own = dict(KINDS[kind])
         channels = own.pop("channels", ())
@@ -85,7 +87,7 @@ def autoencoders(images: Images, options: argparse.Namespace) -> dict[str, Any]:
         trained(model, (images.train,), options)
         found[kind] = measures(model, test, damaged)
         print(kind, *(f"{name} {value:.4f}" for name, value in found[kind].items()), flush=True)
-        rows.append((kind, [model.reconstruct(test[:10]), model.reconstruct(damaged[:10])]))
+        rows.append((kind, [model.reconstruct(test[:SHOWN]), model.reconstruct(damaged[:SHOWN])]))
         first = next(p for name, p in model.encoder.named_parameters().items() if "weight" in name)
         weights[kind] = np.array(first.value).reshape(
             len(first.value), *(images.shape if not channels else first.value.shape[2:])
@@ -97,33 +99,34 @@ def autoencoders(images: Images, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw_rows(rows: list[tuple[str, list[np.ndarray]]], shape: tuple[int, int]) -> Any:
-    """Rows of ten images, each row or pair of rows with its name."""
-    heights = [len(parts) for _, parts in rows]
-    figure = new_figure(6.0, 0.53 * sum(heights))
-    panels = figure.subplots(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for (name, parts), ax in zip(rows, panels, strict=True):
-        ax.imshow(sheet(np.concatenate([part[:10] for part in parts]), shape), cmap="gray",
-                  vmin=0, vmax=1)  # fmt: skip
-        ax.set(xticks=[], yticks=[])
-        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-        ax.spines[:].set_visible(False)
+    """Rows of images, each row or pair of rows with its name."""
+    images = [part[:SHOWN] for _, parts in rows for part in parts]
+    figure = new_figure(3.8, 0.34 * len(images))
+    ax = figure.subplots()
+    ax.imshow(sheet(np.concatenate(images), shape, SHOWN), cmap="gray", vmin=0, vmax=1)
+    starts = np.cumsum([0, *(len(parts) for _, parts in rows)]) * (shape[0] + 1)
+    ax.set_yticks((starts[:-1] + starts[1:]) / 2, [name for name, _ in rows], fontsize=7)
+    ax.set_xticks([])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
     return figure
 
 
-def draw_filters(weights: dict[str, np.ndarray], count: int = 30) -> Any:
-    """The largest weights of units of each first layer: blue below 0, red above."""
-    figure = new_figure(2.0 * len(weights), 2.5)
+def draw_filters(weights: dict[str, np.ndarray]) -> Any:
+    """The units of each first layer with the largest weights: blue below 0, red above."""
+    figure = new_figure(1.3 * len(weights), 1.5)
     panels = figure.subplots(1, len(weights), squeeze=False)[0]
     for (name, units), ax in zip(weights.items(), panels, strict=True):
-        order = np.argsort(-np.square(units).sum(axis=(1, 2)), kind="stable")[:count]
+        order = np.argsort(-np.square(units).sum(axis=(1, 2)), kind="stable")[:FILTERS]
         chosen = units[order] / np.abs(units[order]).max(axis=(1, 2), keepdims=True)
-        ax.imshow(sheet(chosen, units.shape[1:], columns=5), cmap="RdBu_r", vmin=-1, vmax=1)
-        ax.set_title(name, fontsize=9)
+        shown = np.round(8 * sheet(chosen, units.shape[1:], 4))  # few colours: a small file
+        ax.imshow(shown, cmap="RdBu_r", vmin=-8, vmax=8, interpolation="nearest")
+        ax.set_title(name, fontsize=7)
         ax.set_axis_off()
     return figure
 
 
-def sheet(images: np.ndarray, shape: tuple[int, ...], columns: int = 10) -> np.ndarray:
+def sheet(images: np.ndarray, shape: tuple[int, ...], columns: int) -> np.ndarray:
     """Images in rows, one pixel of white (of nothing, NaN) between them."""
     down = -(-len(images) // columns)
     whole = np.full((down * columns, shape[0] + 1, shape[1] + 1), np.nan)
@@ -145,7 +148,7 @@ def conditional_vae(images: Images, options: argparse.Namespace) -> dict[str, fl
     made = model.decode(codes, np.tile(np.arange(CLASSES), 10))
     figure = new_figure(6.0, 6.0)
     ax = figure.subplots()
-    ax.imshow(sheet(made, images.shape), cmap="gray", vmin=0, vmax=1)
+    ax.imshow(sheet(made, images.shape, CLASSES), cmap="gray", vmin=0, vmax=1)
     ax.set_axis_off()
     save_figure(figure, options.picture)
     print(f"picture         {options.picture}")

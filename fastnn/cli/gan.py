@@ -10,7 +10,7 @@ from fastnn.cli import images, options
 from fastnn.cli.ranges import Number
 
 #: their defaults, of convolutional nets
-CLUSTERS = 100
+CLUSTERS = 200
 UNITS = {"discriminator_units": 256, "generator_units": 512}
 
 
@@ -41,8 +41,12 @@ UNITS = {"discriminator_units": 256, "generator_units": 512}
               help="Tell both players the digit; sample each digit in turn.")  # fmt: skip
 @click.option("--clusters", type=click.IntRange(0),
               help="Find so many clusters of images without labels, and tell both players which "
-              "one; 0: none.  [default: 100 for MNIST with --channels and without "
+              "one; 0: none.  [default: 200 for MNIST with --channels and without "
               "--conditional, else 0]")  # fmt: skip
+@click.option("--average", type=Number(0, 1, max_open=True),
+              help="Decay of the average of the parameters, which makes the samples; 0: the "
+              "parameters themselves do.  [default: 0.999, less for fewer than 10,000 "
+              "steps]")  # fmt: skip
 @click.option("--truncation", type=Number(0.1),
               help="Also judge samples from noise truncated at this value.")  # fmt: skip
 @options.running(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,13 @@ def run(
     latent: int, own: dict[str, Any], output: Path, quiet: bool, epochs: int, batch_size: int,
     lr: float, seed: int, device: str, workers: int | str, resume: Path | None,
     generator_lr: float | None = None, truncation: float | None = None, clusters: int = 0,
+    average: float | None = 0.0,
 ) -> None:  # fmt: skip
     """Train a model, write it with its pictures, and say how good it is.
 
     `own` are the options of its class; `generator_lr` and `clusters` are a GAN's, and `truncation`
-    that of its samples.
+    that of its samples; `average` is the decay of its parameters' average, None for one that goes
+    with the number of steps.
     """
     from fastnn.tasks import images as task
 
@@ -74,20 +77,22 @@ def run(
     model = task.make(kind, images.shape, hidden, latent, channels, **own)
     steps = epochs * -(-len(images.train) // batch_size)
     where = dict(seed=seed, device=device, workers=workers)
-    trainer = task.trainer_of(model, steps, lr, generator_lr, **where)
+    decay = task.decay_for(steps) if average is None else average
+    trainer = task.trainer_of(model, steps, lr, generator_lr, decay, **where)
     history = task.fit(
         model, trainer, images, epochs=epochs, batch_size=batch_size, resume=resume,
         verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], classes=told,
     )  # fmt: skip
     written = options.write(trainer, history, output)
-    task.save_description(written[0][1], kind, images.shape, hidden, latent, own, channels)
+    task.save_description(written[0][1], kind, images.shape, hidden, latent, own, channels, decay)
     if options.interrupted(history):
         options.conclude(ctx, trainer, history, written, [])
-    for what, name, shown in _pictures(kind, model, images):
-        path = options.folder(output) / name
-        if options.drawn(lambda path=path, shown=shown: _draw(shown, images.shape, path)):  # type: ignore[misc]
-            written.append((what, path))
-    measures = _measures(kind, model, images, latent, truncation, where)
+    with trainer.averaged() if decay else nullcontext():
+        for what, name, shown in _pictures(kind, model, images):
+            path = options.folder(output) / name
+            if options.drawn(lambda path=path, shown=shown: _draw(shown, images.shape, path)):  # type: ignore[misc]
+                written.append((what, path))
+        measures = _measures(kind, model, images, latent, truncation, where)
     options.conclude(ctx, trainer, history, written, measures)
 
 

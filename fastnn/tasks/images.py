@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from fastnn import files, nn, optim
 from fastnn.data.digits import load_digits
 from fastnn.data.mnist import load_mnist
-from fastnn.errors import OptionError
+from fastnn.engine import container
+from fastnn.errors import CheckpointError, OptionError
 from fastnn.generative import GAN, VAE, Autoencoder, Joined, clusters, interpolate
 from fastnn.generative.gan import one_left
 from fastnn.optim.schedules import CosineAnnealing
 from fastnn.tasks import description
+from fastnn.tasks.upright import upright
 from fastnn.train.hooks import Callback
 from fastnn.train.trainer import Trainer
 
@@ -128,23 +130,36 @@ def _of_rows(
 
 
 def trainer_of(
-    model: Model, steps: int, lr: float, generator_lr: float | None = None, **options: Any
-) -> Trainer:
+    model: Model, steps: int, lr: float, generator_lr: float | None = None, average: float = 0.0,
+    **options: Any,
+) -> Trainer:  # fmt: skip
     """A model's trainer with Adam, whose rate falls to 0 along a cosine in so many steps.
 
-    `generator_lr` is the rate of a GAN's generator, if different; `options` are those of `Trainer`.
+    `generator_lr` is the rate of a GAN's generator, if different; `average` the decay of an average
+    of the parameters that is kept beside them (`optim.EMA`), 0: none; `options` are those of
+    `Trainer`.
     """
     more: dict[str, Any] = {"betas": (0.5, 0.999)} if isinstance(model, GAN) else {}
     if generator_lr is not None:
         more["groups"] = {"gan.generator.*": {"lr": generator_lr}}
-    return model.trainer(
-        optimizer=optim.Adam(lr=lr, schedule=CosineAnnealing(steps), **more), **options
-    )
+    optimizer: optim.Optimizer = optim.Adam(lr=lr, schedule=CosineAnnealing(steps), **more)
+    if average:
+        optimizer = optim.EMA(optimizer, decay=average)
+    return model.trainer(optimizer=optimizer, **options)
+
+
+def decay_for(steps: int) -> float:
+    """The decay of a GAN's average in so many steps: what lies 1,000 steps back, or a tenth of all
+    if that is less, counts 1 / e."""
+    return min(0.999, max(0.0, 1.0 - 10.0 / steps))
 
 
 def clustered(images: Images, count: int) -> tuple[NDArray[np.int64], list[float]]:
-    """The cluster of each image that is learned from, and how frequent each cluster is."""
-    found = clusters(images.train, count)
+    """The cluster of each image that is learned from, and how frequent each cluster is.
+
+    Images are compared without their slant (`upright`).
+    """
+    found = clusters(upright(images.train, images.shape), count)
     return found, list(np.bincount(found, minlength=count) / len(found))
 
 
@@ -233,14 +248,17 @@ def _of_clusters(model: Model) -> bool:
 
 def save_description(
     checkpoint: Path, kind: str, shape: tuple[int, int], hidden: Sequence[int], latent: int,
-    options: dict[str, Any], channels: Sequence[int] = (),
+    options: dict[str, Any], channels: Sequence[int] = (), average: float = 0.0,
 ) -> Path:  # fmt: skip
-    """Write what is needed to make the model again, as JSON beside a checkpoint."""
+    """Write what is needed to make the model again, as JSON beside a checkpoint.
+
+    With an `average`, it is the averaged parameters that make the model.
+    """
     kept = dict(options)
     shares = list(kept.pop("shares", ()))
     state = dict(
         kind=kind, shape=list(shape), hidden=list(hidden), latent=latent, options=kept,
-        channels=list(channels), shares=shares,
+        channels=list(channels), shares=shares, average=average,
     )  # fmt: skip
     return description.write(checkpoint, state)
 
@@ -266,5 +284,21 @@ def load_image_model(path: str | os.PathLike[str]) -> tuple[Model, tuple[int, in
         if state.get("shares"):
             options["shares"] = [float(share) for share in state["shares"]]
         model = make(kind, (height, width), hidden, state["latent"], channels, **options)
+        averaged = bool(state.get("average"))
     model.load(checkpoint, prefix=PREFIXES[kind])
+    if averaged:
+        _load_average(model, checkpoint, PREFIXES[kind])
     return model, (height, width)
+
+
+def _load_average(model: Model, checkpoint: Path, prefix: str) -> None:
+    """Put the averages that a checkpoint's optimizer kept in the place of the parameters."""
+    head = f"optimizer.{optim.EMA.kept}.{prefix}"
+    arrays, _ = container.read(checkpoint)
+    kept = {n.removeprefix(head): a for n, a in arrays.items() if n.startswith(head)}
+    if not kept:
+        raise CheckpointError(
+            f"checkpoint {str(checkpoint)!r}: expected averages of the parameters, which its "
+            "description tells of, got none; train the model again"
+        )
+    model.load_state_dict(kept, strict=False)

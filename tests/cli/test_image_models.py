@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -85,9 +86,29 @@ def test_a_checkpoint_gives_the_model_again(tmp_path):
     assert task.drawn_samples(again, 25, walk=True).shape == (25, 64)
 
 
-def test_the_generator_has_a_rate_of_its_own():
-    import numpy as np
+def test_what_is_loaded_is_the_average(tmp_path):
+    from fastnn.errors import CheckpointError
+    from fastnn.tasks import images as task
 
+    data = task.load_images("digits")
+    gan = task.make("gan", (8, 8), (16,), 3)
+    trainer = task.trainer_of(gan, 40, 3e-3, average=0.9, seed=4, workers=1)
+    task.fit(gan, trainer, data, epochs=2, batch_size=128, verbose=False)
+    place = tmp_path / "model.safetensors"
+    trainer.save(place)
+    task.save_description(place, "gan", (8, 8), (16,), 3, {}, average=0.9)
+    with trainer.averaged():
+        expected = gan.sample(9, seed=2)
+    np.testing.assert_array_equal(task.load_image_model(tmp_path)[0].sample(9, seed=2), expected)
+    assert np.abs(gan.sample(9, seed=2) - expected).max() > 1e-3
+    task.trainer_of(gan, 40, 3e-3, seed=4, workers=1).save(place)
+    task.save_description(place, "gan", (8, 8), (16,), 3, {}, average=0.9)
+    with pytest.raises(CheckpointError, match="expected averages of the parameters"):
+        task.load_image_model(tmp_path)
+    assert [task.decay_for(steps) for steps in (5, 100, 13132)] == [0.0, 0.9, 0.999]
+
+
+def test_the_generator_has_a_rate_of_its_own():
     from fastnn.tasks import images as task
 
     data = task.load_images("digits")
@@ -107,7 +128,6 @@ def test_the_generator_has_a_rate_of_its_own():
 
 def test_components_leave_what_they_leave():
     """Beside scikit-learn's."""
-    import numpy as np
     from sklearn.decomposition import PCA
 
     from fastnn.tasks import images as task
