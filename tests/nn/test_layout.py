@@ -160,11 +160,11 @@ def test_what_is_refused() -> None:
             make().predict(image)
     with pytest.raises(OptionError, match=r"'last': it \(Conv2d\) has channels='last' of its own"):
         nn.Conv2d(3, 4, 3, channels="last").to(channels="last").predict(image)
-    steps = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Permute(2, 1), nn.GRU(4, 5), channels="last")
+    steps = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Permute(2, 1), nn.GRU(4, 4), channels="last")
     with pytest.raises(
         OptionError, match=r"expected an output with channels, got one of shape \(2"
     ):
-        steps.predict(image[0, :2])
+        steps.predict(image[0, :2, :6])  # as many steps as channels behind the convolution
     with pytest.raises(ShapeError, match="expected 3 channels, first, got input of shape"):
         nn.Sequential(nn.Conv2d(3, 4, 3), channels="last").predict(np.moveaxis(image, -1, 1))
     for call in (lambda: nn.ReLU().to(channels="lst"), lambda: nn.Sequential(channels="lst")):
