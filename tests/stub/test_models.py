@@ -96,7 +96,7 @@ fit("16 bits", Tagger(nn.GRU(6, 256), 256), *data(16, 3, 6, steps=(3,)), 16, pre
 fit("steps of an LSTM", Tagger(nn.LSTM(6, 2048), 2048), *data(4, 3, 6, steps=(3,)), 2)
 fit("loop", Loop(), *data(8, 5, 6, steps=(5,)), 4)
 fit("convolutions", images(), *data(16, 2, 9, 8), 8, precision="bf16")
-fit("tiles", tiled(), *data(16, 2, 16, 16), 16)
+fit("tiles", tiled(), *data(32, 2, 16, 16), 16)
 fit("depthwise", nn.Sequential(nn.Conv1d(6, 6, 3, groups=6), nn.GlobalAvgPool1d(), nn.Linear(6, 4)),
     *data(16, 6, 12), 8)
 fit("sinc", nn.Sequential(nn.SincConv(4, 31), nn.GlobalMaxPool1d(), nn.Linear(4, 4)),

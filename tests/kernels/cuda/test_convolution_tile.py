@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastnn as fnn
+from fastnn import nn, optim
+from fastnn.kernels.convolution import cuda_choice
 from fastnn.kernels.convolution.cuda_choice import UNITS
 from fastnn.kernels.cuda.tile import round_tf32
 from fastnn.kernels.rnn.shared import ACTIVATIONS
@@ -192,3 +195,22 @@ def test_a_sample_does_not_depend_on_its_batch() -> None:
         np.testing.assert_array_equal(got, y[some])
         got = to_input("", case, np.float32, dy=dy[some], w=w)
         np.testing.assert_array_equal(got, dx[some])
+
+
+def test_training_by_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A net too small for it, with all that may be part of a tile: the CPU's losses."""
+    monkeypatch.setattr(cuda_choice, "ELEMENTS", 1e-9)
+    monkeypatch.setattr(cuda_choice, "TERMS", 16)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((4, 1, 5, 6)).astype(np.float32), rng.integers(0, 3, 4)
+    losses = {}
+    for device in ("cpu", "cuda"):
+        model = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, (2, 3), 2, groups=2),
+            nn.Tanh(), nn.ConvTranspose2d(4, 2, 2, 2), nn.Flatten(), nn.Linear(32, 3),
+        )  # fmt: skip
+        trainer = fnn.Trainer(model, "cross_entropy", optim.SGD(lr=0.1), device=device, seed=4)
+        history = trainer.fit(x, y, epochs=3, batch_size=4, verbose=False).history
+        losses[device] = history["loss"]
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=2e-6)
+    assert losses["cpu"][2] < losses["cpu"][0] - 1e-3
