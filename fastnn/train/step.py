@@ -197,6 +197,9 @@ class Step(Training):
         try:
             if y is None:
                 return self._ready[kind, x.__class__, x.shape, x.dtype], (x,)
+            if x.__class__ is tuple:
+                arrays = (*x, y)
+                return self._ready[_likeness(kind, arrays)], arrays
             key = kind, x.__class__, x.shape, x.dtype, y.__class__, y.shape, y.dtype
             return self._ready[key], (x, y)
         except (AttributeError, KeyError):
@@ -219,6 +222,8 @@ class Step(Training):
         elif len(arrays) == 2 and arrays[0] is x and arrays[1] is y:
             key = kind, x.__class__, x.shape, x.dtype, y.__class__, y.shape, y.dtype
             self._ready[key] = ready
+        elif x.__class__ is tuple and [*map(id, arrays)] == [*map(id, (*x, y))]:
+            self._ready[_likeness(kind, arrays)] = ready
         return ready, arrays
 
     def _checked(self, x: Any, y: Any, weight: Any = None) -> Data:
@@ -385,3 +390,9 @@ def compile(
         precision=precision, on_gradients=on_gradients,
     )  # fmt: skip
     return Step(model, options, steps_per_epoch)
+
+
+def _likeness(kind: str, arrays: Sequence[Any]) -> tuple[Any, ...]:
+    """What steps have in common whose inputs (several) and targets are alike: their numbers alone
+    may differ."""
+    return kind, *[(a.__class__, a.shape, a.dtype) for a in arrays]

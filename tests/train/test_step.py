@@ -140,6 +140,40 @@ def test_several_inputs_and_autoencoders():
     assert auto.evaluate(X) == pytest.approx(auto.evaluate(X, X))
 
 
+def test_steps_of_several_inputs_go_a_short_way(monkeypatch):
+    """Where arrays are like those of a step before, nothing is looked at but their numbers."""
+
+    class Sum(nn.Module):
+        def __init__(self):
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, a, b):
+            return self.linear(a + b)
+
+    random = np.random.default_rng(0)
+    a, b = (random.normal(size=(6, 4)).astype(np.float32) for _ in range(2))
+    first, second = Sum(), Sum()
+    step, other = (fnn.compile(m, "cross_entropy", optim.SGD(lr=0.1)) for m in (first, second))
+    y = Y[:6]
+    long = [step([p, q], y) for p, q in ((a, b), (-b, a), (a, b))]  # a list: looked at each time
+    short = [other((a, b), y)]
+    with monkeypatch.context() as patched:
+        patched.setattr(other, "_prepare", None)
+        short += [other((-b, a), y), other((a, b), y.copy())]
+    assert short == long
+    assert state(first) == state(second)
+    other((a[::-1], b[::-1]), y)
+    for x, target, message in (
+        ((a, b), y[:5], "6 inputs and 5 targets"),
+        ((a, b[:5]), y, "equal length"),
+        ((a, b.astype(complex)), y, "element type complex"),
+        ((a, b), y + 5, "integers in 0..2"),
+    ):
+        with pytest.raises(DataError, match=message):
+            other(x, target)
+    assert other.evaluate((a.astype(np.float64), b), y) == other.evaluate((a, b), y)
+
+
 def test_learning_rate_and_schedules():
     model = nn.Linear(6, 3)
     step = fnn.compile(model, "cross_entropy", optim.SGD(lr=0.5))
