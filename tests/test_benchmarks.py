@@ -193,6 +193,9 @@ def test_sequences() -> None:
     sides = machine.copy(1, "highest", **sizes)
     compare(sides)
     assert set(measure(sides, 1, 1, 0.001)) == {"fastnn", "PyTorch", "JAX"}
+    asleep = Sides({"fastnn": lambda: time.sleep(0.003)})
+    assert measure(asleep, 2, 1, 0.001)["fastnn"] < 1.5
+    assert measure(asleep, 2, 1, 0.001, wall=True)["fastnn"] >= 3.0
     with pytest.raises(AssertionError, match="fastnn and other differ"):
         compare(Sides({"fastnn": lambda: 1.0, "other": lambda: 1.1}))
 

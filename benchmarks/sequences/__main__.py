@@ -1,15 +1,18 @@
 """Nets that turn sequences into sequences: fastnn beside PyTorch and JAX, in one run.
 
-    python -m benchmarks.sequences [ROW ...] [--workers 1 2] [--precision P] [--results FOLDER]
+    python -m benchmarks.sequences [ROW ...] [--workers 1 2] [--wall] [--precision P]
+        [--results FOLDER]
 
 Without rows it takes all: losses (ctc, ctc-5000, crf), training steps with Adam (recognise,
 translate, transformer, ntm), attention alone (causal), and writing (beam-search, characters). From
 equal parameters the sides' results (of trainings: the losses of three steps) have to be equal, or
 the row is an error. Then sides take turns; the figures are processor time divided by the threads,
 by the fastest of the rounds, so other processes on the machine matter little, and time that threads
-wait for each other counts as far as they spin. A ratio is against the fastest other side. PyTorch's
-sides are eager, with its own layers and losses. JAX's are compiled whole steps with optax; it takes
-its threads from the cores that the process may use, so measure one worker under `taskset -c 0`.
+wait for each other counts as far as they spin. Of a side that leaves a thread idle that is half of
+what one waits for: `--wall` takes the clock's time, on an idle machine. A ratio is against the
+fastest other side. PyTorch's sides are eager, with its own layers and losses. JAX's are compiled
+whole steps with optax; it takes its threads from the cores that the process may use, so measure one
+worker under `taskset -c 0`.
 """
 
 from __future__ import annotations
@@ -48,14 +51,16 @@ ROWS = [
 ]  # fmt: skip
 
 
-def line(row: Row, threads: int, precision: str, rounds: int | None) -> dict[str, Any]:
+def line(
+    row: Row, threads: int, precision: str, rounds: int | None, wall: bool = False
+) -> dict[str, Any]:
     """Compare and measure one row."""
     import torch
 
     torch.set_num_threads(threads)
     sides = row.make(threads, precision if row.precise else "highest")
     compare(sides)
-    ms = measure(sides, threads, rounds or row.rounds)
+    ms = measure(sides, threads, rounds or row.rounds, wall=wall)
     ours = ms.pop("fastnn")
     best = min((t, name) for name, t in ms.items() if name not in sides.others)
     return {
@@ -70,6 +75,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(r.name for r in ROWS))
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=None)
+    parser.add_argument("--wall", action="store_true", help="the clock's time, of an idle machine")
     parser.add_argument("--precision", default="highest")
     parser.add_argument("--results", type=Path, default=None)
     a = parser.parse_args(arguments)
@@ -81,13 +87,13 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         for threads in a.workers:
             if (a.rows and row.name not in a.rows) or threads not in row.workers:
                 continue
-            found.append(line(row, threads, a.precision, a.rounds))
+            found.append(line(row, threads, a.precision, a.rounds, a.wall))
             print({k: v for k, v in found[-1].items() if k != "what"}, flush=True)
     columns = ["what", "workers", "fastnn ms", "PyTorch ms", "JAX ms", "ratio", "against"]
     print(tabulate([[r.get(c) for c in columns] for r in found], columns))
     if a.results is not None:
         for threads in a.workers:
-            command = f"python -m benchmarks.sequences --workers {threads}"
+            command = f"python -m benchmarks.sequences --workers {threads}{' --wall' * a.wall}"
             rows = [row for row in found if row["workers"] == threads]
             harness.write(f"sequences-{threads}", command, rows, a.results, precision=a.precision)
     return found

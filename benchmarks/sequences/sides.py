@@ -62,21 +62,24 @@ def compare(sides: Sides, times: int = 3) -> None:
             assert worst <= sides.close, f"fastnn and {name} differ by {worst:.1e}"
 
 
-def measure(sides: Sides, threads: int, rounds: int, least: float = 0.1) -> dict[str, float]:
-    """Milliseconds of processor time of a thread for each side, the least of all rounds; the sides
-    take turns."""
+def measure(
+    sides: Sides, threads: int, rounds: int, least: float = 0.1, wall: bool = False
+) -> dict[str, float]:
+    """Milliseconds for each side, the least of all rounds; the sides take turns. They are processor
+    time of a thread, or `wall` time, which counts on an idle machine only."""
+    now, share = (time.perf_counter, 1) if wall else (time.process_time, threads)
     found: dict[str, list[float]] = {name: [] for name in sides.run}
     repeats = {}
     for name, run in sides.run.items():
-        begin = time.process_time()
+        begin = now()
         run()
-        repeats[name] = max(1, min(200, int(least / max(time.process_time() - begin, 1e-6))))
+        repeats[name] = max(1, min(200, int(least / max(now() - begin, 1e-6))))
     for _ in range(rounds):
         for name, run in sides.run.items():
-            begin = time.process_time()
+            begin = now()
             for _ in range(repeats[name]):
                 run()
-            found[name].append((time.process_time() - begin) / repeats[name] / threads)
+            found[name].append((now() - begin) / repeats[name] / share)
     return {name: 1e3 * min(times) / sides.count for name, times in found.items()}
 
 

@@ -128,6 +128,10 @@ def characters(threads: int, precision: str, length: int = 300) -> Sides:
         return drawn
 
     return Sides(
-        {"fastnn": lambda: sample(model, [0], length, temperature=0.0), "PyTorch": theirs},
-        count=length,
-    )
+        {
+            "fastnn": lambda: sample(model, [0], length, temperature=0.0, precision=precision),
+            "PyTorch": theirs,
+        },
+        # at a lower precision another symbol may be the likeliest, and all that follow are others
+        close=1e-4 if precision == "highest" else 100.0, count=length,
+    )  # fmt: skip
