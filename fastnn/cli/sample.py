@@ -11,7 +11,7 @@ from fastnn.cli.ranges import Number
 
 #: the options of each kind of model
 OPTIONS = {
-    "text": ("length", "temperature", "prime"),
+    "text": ("length", "temperature", "prime", "precision"),
     "images": ("count", "walk", "truncation", "output"),
     "sound": ("digit", "seconds", "temperature", "output"),
 }
@@ -40,6 +40,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "[default: 0.8 for text, 1 for sound]",
 )
 @click.option("--prime", default="", help="Text to start from.")
+@click.option("--precision", default="highest", show_default=True,
+              type=click.Choice(["highest", "high", "medium", "bf16", "fp16"]),
+              help="Text: of products; bf16 halves what an LSTM reads for a symbol.")  # fmt: skip
 @click.option("--count", default=100, show_default=True, type=click.IntRange(1),
               help="Images: how many.")  # fmt: skip
 @click.option("--walk", is_flag=True,
@@ -81,14 +84,23 @@ def sample(ctx: click.Context, /, checkpoint: Path, seed: int, **given: Any) -> 
     make(checkpoint, seed, **{name: given[name] for name in OPTIONS[kind]})
 
 
-def _write(checkpoint: Path, seed: int, length: int, temperature: float, prime: str) -> None:
+def _write(
+    checkpoint: Path, seed: int, length: int, temperature: float, prime: str, precision: str
+) -> None:
     from fastnn.tasks.language import load_language_model
     from fastnn.tasks.sampling import write_text
 
     model, vocabulary, unit = load_language_model(checkpoint)
     click.echo(
         write_text(
-            model, vocabulary, length, unit=unit, prime=prime, temperature=temperature, seed=seed
+            model,
+            vocabulary,
+            length,
+            unit=unit,
+            prime=prime,
+            temperature=temperature,
+            seed=seed,
+            precision=precision,
         )
     )
 

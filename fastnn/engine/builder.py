@@ -73,15 +73,18 @@ class Builder:
             the inputs before each step).
         device: the kind of device that the program is for, as the runtime's `kind` says.
         precision: what the factors of matrix products are rounded to (`engine/precision.py`).
+        fixed: whether parameters stay as they are now: what is made of them alone may be made now.
     """
 
     def __init__(
         self, model: Model, store: ParameterStore, batch: int, training: bool, feed: str,
-        device: str = devices.HOST, precision: str = "highest",
+        device: str = devices.HOST, precision: str = "highest", fixed: bool = False,
     ):  # fmt: skip
         self.model, self.store, self.feed = model, store, feed
         self.graph = Graph(batch, training, store.dtype)
         self.lowered = Lowering(self.graph, device, precision, devices.block_limits(device))
+        if fixed:
+            self.lowered.contents = self._contents
         self.arrays = model.named_arrays()
         self.graph.owned = frozenset(self.arrays.values())
         self._scaling: Scaling | None = None
@@ -90,6 +93,13 @@ class Builder:
         self.tree: Any = None  # what forward returned
         self.keys: dict[Value, str] = {}  # names of inputs and targets that came as dicts
         self.output_values: tuple[Value, ...] = ()
+
+    def _contents(self, value: Value) -> Any:
+        """What a parameter holds."""
+        for parameter in self.arrays.values():
+            if self.graph.leaves.get(parameter) is value:
+                return self.store.view(self.store.memory[parameter.segment], parameter)
+        return None
 
     def inputs(self, prefix: str, specs: Sequence[Spec]) -> tuple[Value, ...]:
         """Values for inputs or targets, called `prefix0`, `prefix1`, ..."""

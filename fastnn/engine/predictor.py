@@ -42,9 +42,15 @@ class Predictor:
     Batches may be cut where an output has a piece for each sample that depends on this sample alone
     (`fastnn/plan/samples.py`). A model with an output of another kind gets all samples at once,
     whatever the batch size.
+
+    Args:
+        model: the model.
+        workers: number of workers, or "auto".
+        fixed: whether the model's parameters change between calls only if `renew` is called before
+            the next one. Then weights that are read in 16 bits are rounded once, not in each call.
     """
 
-    def __init__(self, model: Model, workers: int | str = "auto"):
+    def __init__(self, model: Model, workers: int | str = "auto", fixed: bool = False):
         from fastnn.engine.plans import Plans  # brings the planner
 
         self.model, self.store = model, model.store()
@@ -64,6 +70,18 @@ class Predictor:
         self.precision = "highest"  # of the call that is going on
         self._resolved: dict[tuple[Spec, ...], tuple[Spec, ...]] = {}
         self._plans = Plans()
+        #: the parameters that programs were made with, where they stay as they are
+        self._parameters = self.store.memory["params"].copy() if fixed else None
+
+    def renew(self) -> None:
+        """Take the parameters as they are now, where they were to stay as they are."""
+        now = self.store.memory["params"]
+        if self._parameters is not None and not np.array_equal(self._parameters, now):
+            self._parameters[:] = now
+            for kept in (self._forwards, self._bound):
+                kept.clear()
+            self._plans.clear()
+            self._latest = (None, None)
 
     def __call__(
         self, *inputs: Any, batch_size: int = 256, on_device: bool = False,
@@ -113,7 +131,7 @@ class Predictor:
     def _another(self) -> Predictor:
         """Another one with memory of its own, for another thread."""
         with building:
-            other = Predictor(self.model, self.session.workers)
+            other = Predictor(self.model, self.session.workers, self._parameters is not None)
         other._forwards, other._joins, other._idle = self._forwards, self._joins, self._idle
         other._plans = self._plans
         return other
@@ -157,7 +175,14 @@ class Predictor:
 
             def make(size: int, parts: Any) -> Builder:
                 builder = Builder(
-                    self.model, self.model.store(), size, False, feed, kind, self.precision
+                    self.model,
+                    self.model.store(),
+                    size,
+                    False,
+                    feed,
+                    kind,
+                    self.precision,
+                    self._parameters is not None,
                 )
                 for k, output in enumerate(builder.outputs(builder.inputs("x", parts[0]))):
                     own = _own(builder.graph, output)

@@ -14,6 +14,9 @@ from fastnn.kernels import control_block
 from fastnn.nn.module import Module
 from fastnn.nn.structure import Watch
 
+#: under which the predictor of `fixed` is kept; no method's name
+FIXED = "forward, fixed"
+
 
 class Method:
     """A module with another function in place of its `forward`.
@@ -59,6 +62,19 @@ def apply(module: Module, name: str, *inputs: Any, batch_size: int = 256) -> Any
         if found is None or _outdated(*found):
             found = kept[name] = (Watch(module), Predictor(Method(module, getattr(module, name))))
     return found[1](*inputs, batch_size=batch_size)
+
+
+def fixed(module: Module) -> Predictor:
+    """What runs a module's `forward` for parameters that stay as they are now: whoever has changed
+    them asks for it again. What is made of them alone need not be made in each call."""
+    kept: dict[str, tuple[Watch, Predictor]] = module.__dict__.setdefault("_methods", {})
+    with building:
+        found = kept.get(FIXED)
+        if found is None or _outdated(*found):
+            found = kept[FIXED] = (Watch(module), Predictor(module, fixed=True))
+        else:
+            found[1].renew()
+    return found[1]
 
 
 def _outdated(watch: Watch, predictor: Predictor) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastnn.graph.memo import Memo
-from fastnn.graph.value import Repeat, Value
+from fastnn.graph.value import Repeat
 from fastnn.kernels import rounding
 from fastnn.kernels.declare import kernel_of
 from fastnn.plan.call import Call
@@ -27,7 +27,7 @@ def rounded(lowered: Lowering, given: Sequence[Call]) -> list[Call]:
         return list(given)
     calls: list[Call] = []
     copies = Memo()
-    done: set[Value] = set()  # packed from rounded numbers
+    done = set(lowered.rounded)  # and what is packed from rounded numbers
     loops: tuple[Repeat, ...] = ()
     for call in given:
         if call.repeats != loops:  # a loop's first step may find what a later one may not

@@ -20,6 +20,7 @@ from fastnn import files, nn, ops, optim
 from fastnn.data.text import Vocabulary, batchify
 from fastnn.errors import DataError, OptionError
 from fastnn.graph.value import Value
+from fastnn.nn.method import fixed
 from fastnn.optim.schedules import Polynomial, Trapezoid
 from fastnn.tasks import description, training
 from fastnn.tasks.transformer_lm import TransformerModel
@@ -134,9 +135,10 @@ class LanguageModel(nn.Module):
             parameter.value = np.array(mine[name])
         return other
 
-    def reader(self) -> _Reader:
-        """What reads one text symbol by symbol."""
-        return _Reader(self)
+    def reader(self, precision: str = "highest") -> _Reader:
+        """What reads one text symbol by symbol, at a precision of products. While it is used, the
+        parameters stay as they are."""
+        return _Reader(self, precision)
 
 
 def make_model(
@@ -168,12 +170,14 @@ def make_model(
 class _Reader:
     """Reads one text symbol by symbol: `feed` gives the logits of the next one."""
 
-    def __init__(self, model: LanguageModel):
-        self.predict = model.predictor()
+    def __init__(self, model: LanguageModel, precision: str):
+        self.predict = model.predictor() if precision == "highest" else fixed(model)
+        self.precision = precision
         reset_states(model)
 
     def feed(self, symbol: int) -> NDArray[Any]:
-        logits: NDArray[Any] = self.predict(np.array([[symbol]], np.int64))[0, 0]
+        symbols = np.array([[symbol]], np.int64)
+        logits: NDArray[Any] = self.predict(symbols, precision=self.precision)[0, 0]
         return logits
 
 

@@ -23,6 +23,7 @@ def sample(
     *,
     temperature: float = 1.0,
     seed: int = 0,
+    precision: str = "highest",
 ) -> list[int]:
     """Draw symbols one after the other, each from the model's distribution after those before.
 
@@ -35,6 +36,8 @@ def sample(
         temperature: divides the logits: below 1 likely symbols become more likely; 0 always takes
             the likeliest.
         seed: the text follows from it.
+        precision: of products, see `Module.predict`. At "bf16" an LSTM's weights are read in 16
+            bits, on a CPU in half the time.
 
     Returns the drawn ids, without `prime`.
     """
@@ -49,7 +52,7 @@ def sample(
     if length < 0:
         raise OptionError(f"sample: expected a length >= 0, got {length}")
     random = np.random.default_rng(seed)
-    reader = model.reader()
+    reader = model.reader(precision)
     logits = np.zeros(model.symbols)
     for symbol in prime:
         logits = reader.feed(int(symbol))
@@ -78,6 +81,7 @@ def write_text(
     prime: str = "",
     temperature: float = 1.0,
     seed: int = 0,
+    precision: str = "highest",
 ) -> str:
     """A text: `prime` and the model's continuation of it; see `sample`.
 
@@ -89,8 +93,9 @@ def write_text(
     start = end if end in vocabulary else vocabulary.symbols[0]
     before = prime.split() if unit == "word" else list(prime)
     drawn = sample(
-        model, vocabulary.encode(before or [start]), length, temperature=temperature, seed=seed
-    )
+        model, vocabulary.encode(before or [start]), length, temperature=temperature, seed=seed,
+        precision=precision,
+    )  # fmt: skip
     symbols = [*before, *vocabulary.decode(drawn)]
     if unit != "word":
         return "".join(symbols)

@@ -66,9 +66,9 @@ class TransformerModel(nn.Module):
             parameter.value = np.array(mine[name])
         return other
 
-    def reader(self) -> Reader:
-        """What reads one text symbol by symbol."""
-        return Reader(self)
+    def reader(self, precision: str = "highest") -> Reader:
+        """What reads one text symbol by symbol, at a precision of products."""
+        return Reader(self, precision)
 
 
 class _Step(nn.Module):
@@ -89,7 +89,8 @@ class Reader:
     as keys and values of those before are kept. When the context is full, the last half of it is
     read anew."""
 
-    def __init__(self, model: TransformerModel):
+    def __init__(self, model: TransformerModel, precision: str = "highest"):
+        self.precision = precision
         self.context, self.layers = model.context, model.options["layers"]
         self.hidden = model.options["hidden"]
         self.predict = _Step(model).predictor()
@@ -115,7 +116,8 @@ class Reader:
         return self._step(symbol)
 
     def _step(self, symbol: int) -> NDArray[Any]:
-        logits, *self.kept = self.predict(np.array([symbol], np.int64), *self.kept)
+        symbols = np.array([symbol], np.int64)
+        logits, *self.kept = self.predict(symbols, *self.kept, precision=self.precision)
         self.count += 1
         found: NDArray[Any] = logits[0]
         return found

@@ -113,7 +113,7 @@ def gru_forward(
     saved: "out* rows f[B,Z]",
     scratch: "scratch rows f[B,S]",
     order: "scratch rows i[B]",
-    packed: "int",  # 0 plain, 1 in panels, 1 + P: cut into P parts
+    packed: "int",  # 0 plain, 1 in panels, 1 + P: cut into P parts, IN_PAIRS
     reverse: "int",
     reset_before: "int",  # whether the reset comes before the product
     lo: "begin",

@@ -8,7 +8,8 @@ with the weights serves all of them. Every element of a product is one chain of 
 (see `cpu/tile.py`), so a sequence's numbers depend neither on its neighbours nor on padding.
 
 Weights are [I,G] and [H,G], packed by `pack_panels` (`packed` = 1), plain (`packed` = 0, better for
-up to four sequences) or, for the tile unit, cut into P parts by `pack_unit` (`packed` = 1 + P).
+up to four sequences), for the tile unit cut into P parts by `pack_unit` (`packed` = 1 + P), or, for
+one sequence, in pairs of bfloat16 numbers (`packed` = IN_PAIRS; `multiply_pairs`).
 Saved and returned per-step rows have a stride of `padded` size.
 """
 
@@ -20,8 +21,8 @@ from ..matmul.cpu import PREFETCH_BYTES, panel
 from ..matmul.cpu_unit import PANEL, WIDTH, pack_left, unit_rows
 from ..places import Matrix, Place, Rows
 from ..simd import is32
-from .cpu_row import multiply_row
-from .shared import Weight, length_of, padded, step_of
+from .cpu_row import multiply_pairs, multiply_row
+from .shared import IN_PAIRS, Weight, length_of, padded, step_of
 
 #: rows and panels of columns of a weight gradient that are summed over all sequences before the
 #: next ones, at most: a block of 264 KiB stays in the L2 cache
@@ -142,6 +143,10 @@ def multiply_state(a, w, skip, c, depth, rows, first, last, begin, room):
         at = first // WIDTH * w.array.shape[1] + skip // STEPS * parts * PANEL
         unit_rows(packed, rows, Rows(w.array, at, w.array.shape[1]), last - first, c,
                   Place(c.array, -1), (depth + STEPS - 1) // STEPS, parts, begin)  # fmt: skip
+    elif w.packed == IN_PAIRS:  # of one sequence
+        width = w.array.shape[1]
+        multiply_pairs(a.array, a.at, w.array, skip * width + first // 2, c.array, c.at, depth,
+                       last - first, begin)  # fmt: skip
     elif rows == 1 and not w.packed:
         columns = w.array.shape[1]
         multiply_row(a.array, a.at, w.array, skip * columns + first, columns, c.array, c.at, depth,

@@ -6,7 +6,21 @@ Each element is one chain of fused multiply-adds in the order of the depth, howe
 from ..cpu.parts import fill_row, strip_lanes, strip_load, strip_splat, strip_store
 from ..declare import helper
 from ..matmul.cpu import PREFETCH_BYTES
-from ..simd import fma, is32, lanes, load, load_first, splat, store, store_first
+from ..simd import (
+    bits,
+    fma,
+    from_bits,
+    is32,
+    lanes,
+    load,
+    load_first,
+    pick,
+    shift_left,
+    splat,
+    store,
+    store_first,
+)
+from .shared import PAIRED
 
 
 @helper
@@ -110,3 +124,51 @@ def multiply_row(a, a_at, w, z, w_row, c, c_at, depth, columns, begin):
             three, four = fma(v, g, three), fma(v, h, four)
             at += w_row
         strip_store(c, c_at + j, (one, two, three, four), n)
+
+
+@helper
+def upper(pair):
+    """The first numbers of pairs of bfloat16 numbers."""
+    word = bits(pair)
+    return from_bits(word & pick(word, -0x10000, -0x100000000))
+
+
+@helper
+def lower(pair):
+    """The second numbers of pairs of bfloat16 numbers."""
+    word = bits(pair)
+    return from_bits(shift_left(word, pick(word, 16, 32)))
+
+
+@helper
+def multiply_pairs(a, a_at, w, z, c, c_at, depth, columns, begin):
+    """`multiply_row` with a W in pairs, the first one at z; columns are a multiple of `PAIRED`.
+
+    A word of a row holds a column in its upper half and in its lower one that which is half of
+    `PAIRED` behind it, so the vectors of both lie in C as they are, however wide vectors are.
+    """
+    k, half, w_row = lanes(w), PAIRED // 2, w.shape[1]
+    if begin:
+        fill_row(c, c_at, columns, 0.0)
+    four = depth // 4 * 4
+    for t in range(0, four, 4):
+        v0, v1 = splat(w, a.flat[a_at + t]), splat(w, a.flat[a_at + t + 1])
+        v2, v3 = splat(w, a.flat[a_at + t + 2]), splat(w, a.flat[a_at + t + 3])
+        for i in range(0, columns // 2, half):
+            for l in range(i, i + half, k):
+                j, at = z + t * w_row + l, c_at + i + l
+                p0, p1 = load(w, j), load(w, j + w_row)
+                p2, p3 = load(w, j + 2 * w_row), load(w, j + 3 * w_row)
+                s, r = load(c, at), load(c, at + half)
+                s, r = fma(v0, upper(p0), s), fma(v0, lower(p0), r)
+                s, r = fma(v1, upper(p1), s), fma(v1, lower(p1), r)
+                s, r = fma(v2, upper(p2), s), fma(v2, lower(p2), r)
+                store(c, at, fma(v3, upper(p3), s))
+                store(c, at + half, fma(v3, lower(p3), r))
+    for t in range(four, depth):
+        v, z0 = splat(w, a.flat[a_at + t]), z + t * w_row
+        for i in range(0, columns // 2, half):
+            for l in range(i, i + half, k):
+                pair, at = load(w, z0 + l), c_at + i + l
+                store(c, at, fma(v, upper(pair), load(c, at)))
+                store(c, at + half, fma(v, lower(pair), load(c, at + half)))

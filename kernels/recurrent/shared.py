@@ -4,6 +4,9 @@ from typing import Any, NamedTuple
 
 from ..declare import helper
 
+#: `packed` of a weight in pairs of bfloat16 numbers, and how many columns a group of pairs has
+IN_PAIRS, PAIRED = -1, 32
+
 
 class Weight(NamedTuple):
     """A weight of so many rows (`height`); `packed` as in `cpu.py`."""

@@ -55,7 +55,7 @@ def rnn_forward(
     h_n: "out rows f[B,H]",
     scratch: "scratch rows f[B,S]",
     order: "scratch rows i[B]",
-    packed: "int",  # 0 plain, 1 in panels, 1 + P: cut into P parts
+    packed: "int",  # 0 plain, 1 in panels, 1 + P: cut into P parts, IN_PAIRS
     reverse: "int",
     activation: "int",
     lo: "begin",

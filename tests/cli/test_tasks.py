@@ -148,6 +148,8 @@ def test_char_lm_and_sample(tmp_path, text):
     assert len(written.stdout) == 5 + 20 + 1
     same = run("sample", tmp_path / "run/model.safetensors", "--prime", "to be", "--length", 20)
     assert same.stdout == written.stdout
+    short = ("--prime", "to be", "--length", 3, "--precision")
+    assert run("sample", tmp_path / "run", *short, "bf16").exit_code == 0
     unknown = run("sample", tmp_path / "run", "--prime", "zebra")
     assert unknown.exit_code == 1
     assert "'z' is not in the vocabulary" in unknown.stderr

@@ -96,6 +96,8 @@ class Lowering:
         kept: by node, what its kernels keep besides the outputs: for its gradient, and the gradient
             of a recurrent cell's gates, `dz`.
         loops: by node, the memory of a loop's steps.
+        contents: what a parameter holds and will hold, by its value; None: it may change.
+        rounded: constants that have been rounded to the precision.
         derived: whether a loop has been differentiated more than once, by which there may be calls
             that are of no use.
     """
@@ -112,6 +114,8 @@ class Lowering:
         self.memo = Memo()
         self.kept: dict[Node, Values] = {}
         self.loops: dict[Node, Any] = {}
+        self.contents: Callable[[Value], Any] = lambda value: None
+        self.rounded: set[Value] = set()
         self.derived = False
         self._calls: list[Call] = []
         self._scope = ""

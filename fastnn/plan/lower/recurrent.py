@@ -16,7 +16,8 @@ from fastnn.kernels.gru import cpu as gru
 from fastnn.kernels.lstm import cpu as lstm
 from fastnn.kernels.recurrent.cpu import GRADIENT_SCRATCH, unit_scratch
 from fastnn.kernels.recurrent.cpu_unit import GRADIENT_WORDS, input_scratch
-from fastnn.kernels.recurrent.shared import padded
+from fastnn.kernels.recurrent.pairs import in_pairs
+from fastnn.kernels.recurrent.shared import IN_PAIRS, PAIRED, padded
 from fastnn.kernels.rnn import cpu as rnn
 from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
 from fastnn.plan.lower.products import need, packed
@@ -84,6 +85,11 @@ def _forward(to: Lowering, node: Node, kernel: str, scratch: int) -> None:
     """Call a cell's forward kernel with its weights packed, where that pays."""
     use_packed, parts = need(node, "x").shape[0] > PLAIN_BATCH, _parts(to, node)
     weights = {name: need(node, name) for name in ("w_ih", "w_hh")}
+    pairs = _pairs(to, node, weights)
+    if pairs is not None:
+        given = {**pairs, "packed": IN_PAIRS, "scratch": _rows(to, node, scratch)}
+        to.call_for(kernel, node, {**given, "order": _rows(to, node, 1, "i")})
+        return
     if use_packed:
         weights = {name: packed(to, w, parts=parts) for name, w in weights.items()}
         scratch += unit_scratch(max(w.shape[0] for w in (need(node, n) for n in weights)), parts)
@@ -92,6 +98,26 @@ def _forward(to: Lowering, node: Node, kernel: str, scratch: int) -> None:
         "order": _rows(to, node, 1, "i"),
     }  # fmt: skip
     to.call_for(kernel, node, extra)
+
+
+def _pairs(to: Lowering, node: Node, weights: Values) -> Values | None:
+    """The weights as constants, in pairs of bfloat16 numbers, where one sequence reads weights that
+    do not change: they are half as many bytes. None where that can't be."""
+    fits = need(node, "x").shape[0] == 1 and node.outputs["y"].shape[2] % PAIRED == 0
+    if to.precision != "bf16" or not fits:
+        return None
+    found: Values = {}
+    for name, w in weights.items():
+        key = ("pairs", w)
+        if key not in to.memo:
+            contents = to.contents(w)
+            words = None if contents is None else in_pairs(contents)
+            if words is None:
+                return None
+            to.memo[key] = to.value(words.shape, segment="constant", data=words, name=w.name)
+            to.rounded.add(to.memo[key])
+        found[name] = to.memo[key]
+    return found
 
 
 def _keep(to: Lowering, node: Node, size: int) -> None:
