@@ -123,7 +123,9 @@ class Session:
         self.store.check_set()
         self.check_not_within("a run")
         self.synchronize()  # before the control block is set, which it counts in
-        self.control[[control_block.RUN_STEP, control_block.STOP_REQUEST, control_block.STOP]] = 0
+        control = self.control
+        control[control_block.RUN_STEP] = control[control_block.STOP_REQUEST] = 0
+        control[control_block.STOP] = 0
         self.hold(lambda: self.runtime.run(segments, poll, meanwhile))
         return int(self.control[control_block.STOP])
 

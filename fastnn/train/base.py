@@ -72,7 +72,7 @@ class Training(ABC):
     kind: ClassVar[str]
     #: attributes that a copy makes anew
     rebuilt: ClassVar[frozenset[str]] = frozenset(
-        {"_chosen", "_host", "store", "session", "_resolved", "_plans", "_watch", "aside"}
+        {"_chosen", "_host", "store", "session", "_resolved", "_plans", "_watch", "aside", "latest"}
     )
 
     if not TYPE_CHECKING:  # which would take any attribute for one that there is
@@ -126,6 +126,7 @@ class Training(ABC):
         self._resolved: dict[tuple[Specs, Specs, Specs], tuple[Specs, Specs]] = {}
         self._plans = Plans()
         self._watch = Watch(self.model)
+        self.latest: Any = None  # what the next `fit` may take up (`again`)
 
     @property
     def loss_scale(self) -> float:
@@ -210,7 +211,9 @@ class Training(ABC):
         (steps, groups). `epoch`: which it is, or how many steps it has, as for the schedule."""
         base, schedule = self.optimizer.rates(self.rate_factor), self.optimizer.schedule
         if schedule is None:
-            return np.tile(np.array(base, np.float64), (steps, 1))
+            found = np.empty((steps, len(base)))
+            found[:] = base
+            return found
         return np.stack([schedule.rates(b, first, steps, **epoch) for b in base], axis=1)
 
     def _rates_changed(self) -> None:  # noqa: B027 - a trainer asks for them in each epoch

@@ -55,7 +55,7 @@ class ArrayFeed(_MiniBatches):
         self.steps = -(-self.samples // batch)
         self.data, self.small = data, 0 if drop_last else rest
         self.description = description(data, batch, shuffle, drop_last)
-        self.hold = Hold(x, y, w)
+        self.hold: Hold | None = Hold(x, y, w)
         session = trainer.session
         self.order = _array(session, "order", (len(x),), np.int64)
         self.order[:] = np.arange(len(x))
@@ -76,10 +76,19 @@ class ArrayFeed(_MiniBatches):
         if self.small:
             small = trainer.built(x.specs, y.specs, self.small, "gather", w=w.specs)
         built.check(x, y)
-        self.built = built
+        self.built, self.fresh = built, True
         self.full = trainer.session.bind_again(built.program)
         self.rest: Bound | None = trainer.session.bind_again(small.program) if small else None
         self.version = trainer.version
+
+    def take_up(self) -> None:
+        """Begin another run on the same arrays, whose numbers may be others.
+
+        Raises DataError for numbers that the model can't take.
+        """
+        self.check()
+        self.fresh, self.drawn = True, None
+        self.hold = Hold(*self.data)
 
     def check(self) -> None:
         """Raise DataError for numbers that the model can't take, such as ids beyond a table."""
@@ -120,8 +129,12 @@ class ArrayFeed(_MiniBatches):
         """
         trainer, session = self.trainer, self.trainer.session
         self.refresh()
-        self.hold.check()
-        self.check()
+        if self.hold is not None:
+            self.hold.check()
+        if self.fresh and not len(trainer.hooks):  # nobody has been called since it was checked
+            self.fresh = False
+        else:
+            self.check()
         if self.shuffle:
             self.order[:] = self._order(epoch)
             session.changed("order")

@@ -13,6 +13,7 @@ import numpy as np
 from fastnn.engine.arrays import is_array
 from fastnn.errors import DataError, OptionError, is_whole
 from fastnn.optim.full_batch import FullBatch
+from fastnn.train.again import again, remember
 from fastnn.train.base import Data
 from fastnn.train.batches import gives_batches
 from fastnn.train.feeds import ArrayFeed, BatchFeed, SlicedFeed
@@ -51,6 +52,9 @@ def prepared(trainer: Trainer, asked: Request) -> tuple[Feed, HeldOut | None]:
 
     Raises DataError, ShapeError, OptionError: what was asked for can't be done.
     """
+    if (known := again(trainer, asked)) is not None:
+        return known, None
+    trainer.latest = None
     given = gives_batches(asked.x, asked.y)
     batch = checked_batch_size(asked.batch_size, 32)
     full = trainer.optimizer if isinstance(trainer.optimizer, FullBatch) else None
@@ -73,13 +77,16 @@ def prepared(trainer: Trainer, asked: Request) -> tuple[Feed, HeldOut | None]:
     if full is not None:
         return _full_feed(trainer, asked, full, data), held_out
     check_shuffle(asked.shuffle, data)
-    batch = _cut(batch, len(data[0]), asked.batch_size is not None)
+    wanted, batch = batch, _cut(batch, len(data[0]), asked.batch_size is not None)
     _refuse_mixing(trainer, data, batch, shuffle)
     kind: Any = ArrayFeed
     if on_host(data) and not trainer.session.runtime.holds(nbytes(data)):
         kind = SlicedFeed
         LOG.info("the data are larger than the device's memory: they are sent batch by batch")
-    return kind(trainer, data, batch, shuffle, bool(asked.drop_last)), held_out
+    feed = kind(trainer, data, batch, shuffle, bool(asked.drop_last))
+    if kind is ArrayFeed and batch == wanted:  # else each call is warned
+        remember(trainer, asked, feed)
+    return feed, held_out
 
 
 def _full_feed(trainer: Trainer, asked: Request, full: FullBatch, data: Data) -> FullFeed:

@@ -9,6 +9,7 @@ from fastnn.engine.nonfinite import explain
 from fastnn.errors import KernelError, NonFiniteError, OptionError, is_whole
 from fastnn.kernels import control_block
 from fastnn.train import averages, exchange
+from fastnn.train.again import release
 from fastnn.train.feeds import ArrayFeed
 from fastnn.train.fit_data import Feed, HeldOut, Request, prepared
 from fastnn.train.history import History
@@ -22,20 +23,22 @@ if TYPE_CHECKING:
 
 def fit(trainer: Trainer, asked: Request) -> History:
     """What `Trainer.fit` does, which see."""
-    from fastnn.train.checkpoint import Loaded
-
     if not is_whole(asked.epochs, 0):
         raise OptionError(f"epochs: expected a whole number >= 0, got {asked.epochs!r}")
-    chosen = list(CallbackList(asked.callbacks))
-    if any(callback.needs_gradients for callback in chosen):
+    hooks = CallbackList(asked.callbacks)
+    if any(callback.needs_gradients for callback in hooks.callbacks):
         trainer.keep_gradients = True
     averages.refuse_aside(trainer, "fit")
     trainer.refresh()
     # nothing is changed yet
-    loaded = None if asked.resume is None else Loaded(trainer, asked.resume)
+    loaded = None
+    if asked.resume is not None:
+        from fastnn.train.checkpoint import Loaded
+
+        loaded = Loaded(trainer, asked.resume)
     feed, held_out = prepared(trainer, asked)
-    progress = [ProgressBar()] if asked.verbose else []
-    hooks = CallbackList([*chosen, *progress])
+    if asked.verbose:
+        hooks = CallbackList([*hooks, ProgressBar()])
     hooks.set_model(trainer.model)
     loaded = loaded or trainer.pending
     if loaded is not None:
@@ -74,6 +77,7 @@ def fit(trainer: Trainer, asked: Request) -> History:
         trainer.history.stopped = "interrupted"
     finally:
         trainer.fitting = False
+        release(trainer)
         synchronize(trainer)
         hooks.on_train_end({})
     return trainer.history

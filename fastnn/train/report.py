@@ -40,8 +40,9 @@ class Report:
 
     def values(self, totals: np.ndarray) -> dict[str, float]:
         """The numbers so far; NaN for a mean of nothing."""
-        sums, counts = totals[0::2].copy(), totals[1::2].copy()
-        found = [self._value(k, float(sums[k]), float(counts[k])) for k in range(self.totals)]
+        numbers = totals.tolist()
+        sums, counts = numbers[0::2], numbers[1::2]
+        found = [self._value(k, sums[k], counts[k]) for k in range(self.totals)]
         if self.parts:
             parts = zip(self.factors, found, counts, strict=False)
             counted = [factor * value for factor, value, count in parts if count]

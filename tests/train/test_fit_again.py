@@ -11,8 +11,9 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn
-from fastnn.callbacks import Callback
-from fastnn.runtime.cpu import runtime
+from fastnn.callbacks import Callback, LambdaCallback
+from fastnn.errors import DataError
+from fastnn.runtime.cpu import runtime, team
 from fastnn.train import feeds
 from fastnn.train.slices import permutation
 
@@ -122,3 +123,126 @@ def test_an_order_is_drawn_while_steps_run(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(feeds, "order_of", order_of)
     trainer.fit(X, Y, epochs=3, batch_size=16, verbose=False)
     assert busy == [False, True, True]
+
+
+@pytest.fixture
+def feeds_made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """For each feed that is made from now on its batch size."""
+    found: list[Any] = []
+    before = feeds.ArrayFeed.__init__
+
+    def init(self: Any, *args: Any) -> None:
+        found.append(args[2])  # its batch size: a feed that is kept would hold its arrays
+        before(self, *args)
+
+    monkeypatch.setattr(feeds.ArrayFeed, "__init__", init)
+    return found
+
+
+def test_the_same_arrays_are_checked_again_and_nothing_else(feeds_made: list[Any]) -> None:
+    trainer, x, y = made(), X.copy(), Y.copy()
+    trainer.fit(x, y, batch_size=16, verbose=False)
+    trainer.fit(x, y, batch_size=16, verbose=False)
+    assert len(feeds_made) == 1
+    before, steps = bits(trainer), trainer.step
+    for array, wrong, message in ((x, np.nan, "NaN or infinity"), (y, 3, r"integers in 0\.\.2")):
+        right = array[7].copy()
+        array[7] = wrong
+        with pytest.raises(DataError, match=message):
+            trainer.fit(x, y, batch_size=16, verbose=False)
+        array[7] = right
+    assert (bits(trainer), trainer.step) == (before, steps)
+    # a callback may write what none may read
+    spoil = LambdaCallback(on_epoch_begin=lambda epoch, logs: y.put(7, 3))
+    with pytest.raises(DataError, match="integers"):
+        trainer.fit(x, y, batch_size=16, callbacks=spoil, verbose=False)
+    y[7] = Y[7]
+    trainer.fit(x, y, batch_size=16, verbose=False)
+    whole = made()
+    whole.fit(X, Y, epochs=3, batch_size=16, verbose=False)
+    assert bits(trainer) == bits(whole)
+
+
+def test_what_differs_is_worked_out_anew(feeds_made: list[Any]) -> None:
+    """Options, the same arrays with other shapes or more samples, and a model that has changed."""
+    trainer, other = made(), made()
+    x, y = X.copy(), Y.copy()
+    calls: list[dict[str, Any]] = [
+        {}, {"batch_size": 10}, {"batch_size": 10, "shuffle": False}, {"drop_last": True}, {},
+        {"sample_weight": np.arange(50.0)}, {}, {"validation": 0.5}, {},
+    ]  # fmt: skip
+
+    def both(**options: Any) -> None:
+        trainer.fit(x, y, **{"batch_size": 16, "verbose": False, **options})
+        other.latest = None
+        other.fit(x.copy(), y.copy(), **{"batch_size": 16, "verbose": False, **options})
+        assert bits(trainer) == bits(other)
+
+    for options in calls:
+        both(**options)
+    both(shuffle=False)
+    trainer.fit(X, Y, batch_size=16, verbose=False)
+    other.fit(X, Y, batch_size=16, verbose=False)
+    both(shuffle=False)
+    x.resize((60, 5), refcheck=False)  # nothing keeps it from that after a run
+    y.resize(60, refcheck=False)
+    both()
+    y.resize(50, refcheck=False)
+    with pytest.raises(DataError, match="60 inputs and 50 targets"):
+        trainer.fit(x, y, batch_size=16, verbose=False)
+    y.resize(60, refcheck=False)
+    both()
+    x.shape = (75, 4)
+    with pytest.raises(DataError, match="75 inputs"):
+        trainer.fit(x, y, batch_size=16, verbose=False)
+    x.shape = (60, 5)
+    both()
+    for one in (trainer, other):
+        one.model.bias.trainable = False
+    count = len(feeds_made)
+    both()
+    assert len(feeds_made) == count + 2
+
+
+def test_a_short_run_is_done_by_the_thread_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    before = team.Team.start
+
+    def start(self: Any, *args: Any, **named: Any) -> None:
+        started.append(args[0])
+        before(self, *args, **named)
+
+    monkeypatch.setattr(team.Team, "start", start)
+    trainer, other = made(), made()
+    trainer.fit(X, Y, batch_size=16, verbose=False)
+    assert not started
+    monkeypatch.setattr(team, "SHORT", 0.0)
+    other.fit(X, Y, batch_size=16, verbose=False)
+    assert len(started) == 1
+    assert bits(trainer) == bits(other)
+    monkeypatch.undo()
+    monkeypatch.setattr(team.Team, "start", start)
+    trainer.fit(X, Y, batch_size=1, epochs=1, verbose=False)
+    trainer.fit(np.tile(X, (8, 1)), np.tile(Y, 8), batch_size=1, verbose=False)  # too many steps
+    assert len(started) == 2
+
+
+def slowly(x: "in rows f[N,C]", y: "out rows f[N,C]", lo: "begin", hi: "end"):  # type: ignore
+    for i in range(lo, hi):
+        for j in range(x.shape[1]):
+            y[i, j] = 2.0 * x[i, j]
+
+
+def test_how_long_users_kernels_take_nobody_knows() -> None:
+    own = fnn.define_op("test_slowly", fnn.kernel(slowly))
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            self.layer = nn.Linear(5, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.layer(own(x))
+
+    trainer = fnn.Trainer(Model(), "cross_entropy")
+    trainer.fit(X, Y, batch_size=25, verbose=False)
+    assert not trainer.session.runtime._described.short

@@ -307,7 +307,15 @@ class CpuRuntime:
         self.store.bring_to_host()
         self.begin(any(bound.keeps for bound, _ in segments))
         description = self.describe(segments)
-        self.start(own_team(description.workers), description, poll, meanwhile)
+        team = own_team(description.workers)
+        if description.short:
+            self._run = team, description
+            if meanwhile is not None:
+                meanwhile()
+            description.execute()
+            self._run = None
+        else:
+            self.start(team, description, poll, meanwhile)
         if self.control[control_block.STOP] == control_block.KERNEL_FAILED:
             self.fail(segments)
 

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastnn.cached import cached
+from fastnn.kernels.declare import KERNELS
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.choice import choice_of, unit_of
 from fastnn.runtime.segment import aligned_zeros
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 NANOSECONDS = 1_000_000_000
 #: more steps than a run has
 ENDLESS = 1 << 40
+#: a run that takes no longer, by estimate, is done in the thread that asks for it: handing it over
+#: would take some 20 microseconds, and Ctrl-C can wait for its end
+SHORT, FEW_STEPS = 1e-3, 256
 
 
 class Description:
@@ -50,6 +55,7 @@ class Description:
         address: of the description's words.
         control: address of the control block.
         asks: whether there are calls of the host: then the run has to be started (`Team.start`).
+        short: whether it need not be, as the run is over within a millisecond.
     """
 
     def __init__(
@@ -80,6 +86,22 @@ class Description:
             self.table.ctypes.data, count, barrier, self.control,
             workers is None and self.workers > 1, self.table.ctypes.data, count,
         )  # fmt: skip
+
+    @cached
+    def short(self) -> bool:
+        if self.asks or sum(steps for _, steps in self.segments) > FEW_STEPS:
+            return False
+        seconds = 0.0
+        for bound, steps in self.segments:
+            seconds += steps * choice_of(bound.program).estimates[0]
+            if any(KERNELS[call.kernel].may_raise for call in bound.program.calls()):
+                return False  # a user's: nobody knows how long it takes
+        return seconds <= SHORT
+
+    @cached
+    def execute(self) -> Callable[[], None]:
+        """Do the run in the calling thread and its helpers."""
+        return prepare(self)
 
     def serves(self, segments: Sequence[tuple[BoundProgram, int]]) -> bool:
         """Whether a description of these programs and steps would be the same."""

@@ -1,0 +1,172 @@
+"""What `workers="auto"` costs beside the better of one and two workers, also on a busy machine.
+
+    python -m benchmarks.auto_workers [--competitor] [--only LSTM]
+
+Each net is trained by three sides in turns: on one worker, on two, and on as many as prove
+quickest. What "auto" has to find out is not left out: its first steps are its side's first turn,
+which is shown by itself. With `--competitor` a process that does nothing but count keeps the second
+core busy. Multi-layer perceptrons run as in `fit`, recurrent nets by a compiled step, one call
+of Python's each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import fastnn as fnn
+from benchmarks import harness, mlp, recurrent
+from fastnn import nn, optim
+from fastnn.engine.arrays import NO_ARRAYS, as_arrays
+from fastnn.kernels import control_block
+from fastnn.train.feeds import ArrayFeed
+
+WORKERS: tuple[int | str, ...] = (1, 2, "auto")
+#: seconds that a turn of a side takes, and how many each has
+TURN, TURNS = 0.15, 14
+#: what the better of the fixed numbers may be ahead by
+ALLOWED = 1.05
+
+#: makes the steps of a net on so many workers, and says on how many they run
+Sides = Callable[[int | str], tuple[Callable[[int], None], Callable[[], int]]]
+
+
+def perceptron(sizes: tuple[int, ...], batch: int, optimizer: str) -> Sides:
+    def made(workers: int | str) -> tuple[Callable[[int], None], Callable[[], int]]:
+        _, trainer = mlp.ours(sizes, batch, workers, optimizer)
+        session, rng = trainer.session, np.random.default_rng(0)
+        x = rng.standard_normal((2048, sizes[0])).astype(np.float32)
+        y = rng.integers(0, sizes[-1], 2048)
+        data = as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), NO_ARRAYS
+        feed = ArrayFeed(trainer, data, batch, True, True)
+        feed.rates[:] = trainer.rates(feed.steps)
+
+        def steps(count: int) -> None:
+            while count > 0:
+                now = min(count, feed.steps)
+                session.control[
+                    [control_block.CURSOR, control_block.RUN_STEP, control_block.STOP]
+                ] = 0
+                session.runtime.run([(feed.full, now)], lambda: None)
+                count -= now
+
+        return steps, lambda: session.runtime.count(feed.full.program)
+
+    return made
+
+
+def recurrence(kind: str, size: tuple[int, int, int, int], varying: bool) -> Sides:
+    def made(workers: int | str) -> tuple[Callable[[int], None], Callable[[], int]]:
+        data = recurrent.Data(size, True, varying)
+        model = recurrent.Model(kind, size[2], size[3], True)
+        loss = nn.CrossEntropyLoss(ignore_index=-100 if varying else None)
+        step = fnn.compile(model, loss, optim.Adam(lr=1e-3), workers=workers)
+        inputs = (data.x, data.lengths) if varying else data.x
+
+        def steps(count: int) -> None:
+            for _ in range(count):
+                step(inputs, data.y)
+
+        def running() -> int:
+            ready, _ = step.ready(inputs, data.y, None)
+            return int(step.session.runtime.count(ready.bound.program))
+
+        return steps, running
+
+    return made
+
+
+def workloads() -> dict[str, Sides]:
+    """The nets of the table in docs/speed.md, by name."""
+    found: dict[str, Sides] = {}
+    for name, sizes, batch, optimizer in mlp.WORKLOADS:
+        found[f"{name} B{batch}"] = perceptron(sizes, batch, optimizer)
+    for size in recurrent.SIZES[:3]:
+        for kind in recurrent.KINDS:
+            found[f"{kind} T{size[0]} B{size[1]} H{size[3]}"] = recurrence(kind, size, False)
+    for kind in recurrent.KINDS:
+        found[f"{kind} lengths 1..100 B32 H128"] = recurrence(kind, recurrent.VARYING, True)
+    return found
+
+
+@contextlib.contextmanager
+def competitor(core: int) -> Iterator[None]:
+    """A process that keeps a core busy for so long."""
+    code = f"import os\nos.sched_setaffinity(0, [{core}])\nwhile True: pass"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def measure(name: str, made: Sides, turn: float = TURN, turns: int = TURNS) -> dict[str, Any]:
+    """Median seconds of a step on each side, and what "auto" took in its first turn."""
+    steps, running = {}, {}
+    for workers in WORKERS:
+        steps[workers], running[workers] = made(workers)
+        steps[workers](2)
+    once = min(harness.seconds_per_step(steps[1], 1) for _ in range(3))
+    count = max(1, round(turn / max(once, 1e-7)))
+    times: dict[int | str, list[float]] = {workers: [] for workers in WORKERS}
+    for k in range(turns):
+        for workers in WORKERS[k % 3 :] + WORKERS[: k % 3]:  # nobody is always behind the same
+            begun = time.perf_counter()
+            steps[workers](count)
+            times[workers].append((time.perf_counter() - begun) / count)
+    middle = {workers: statistics.median(found[1:]) for workers, found in times.items()}
+    best = min(middle[1], middle[2])
+    return {
+        "workload": name, "seconds": {str(w): t for w, t in middle.items()},
+        "first": times["auto"][0], "runs_on": running["auto"](),
+        "over_best": middle["auto"] / best, "first_over_best": times["auto"][0] / best,
+        "steps": count * turns,
+    }  # fmt: skip
+
+
+def line(row: dict[str, Any]) -> str:
+    times = " ".join(f"{harness.microseconds(row['seconds'][str(w)]):>9}" for w in WORKERS)
+    more = "" if row["over_best"] <= ALLOWED else "  more than allowed"
+    return (
+        f"{row['workload']:>32} {times} us, on {row['runs_on']}: {row['over_best']:.3f} of the "
+        f"better one's time, {row['first_over_best']:.2f} in the first turn{more}"
+    )
+
+
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--competitor", action="store_true", help="keep the second core busy")
+    parser.add_argument("--only", default="", help="nets whose names contain this")
+    parser.add_argument("--turn", type=float, default=TURN, help="seconds of a side's turn")
+    parser.add_argument("--turns", type=int, default=TURNS)
+    options = parser.parse_args(arguments)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cores) < 2:
+        raise SystemExit("expected two cores to run on; there is nothing to choose on one")
+    busy = competitor(cores[1]) if options.competitor else contextlib.nullcontext()
+    rows = []
+    with busy:
+        print(f"{'':>32} {'1 worker':>9} {'2':>9} {'auto':>9}", file=sys.stderr)
+        for name, made in workloads().items():
+            if options.only in name:
+                rows.append(measure(name, made, options.turn, options.turns))
+                print(line(rows[-1]), file=sys.stderr, flush=True)
+    command = "python -m benchmarks.auto_workers" + " --competitor" * options.competitor
+    if not options.only:
+        path = harness.write("auto-workers" + "-busy" * options.competitor, command, rows)
+        print(f"written to {path.name}")
+    return rows
+
+
+if __name__ == "__main__":
+    main()
