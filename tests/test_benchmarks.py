@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from benchmarks import (
+    auto_workers,
     conv_nets,
     convolution,
     gpu,
@@ -51,6 +52,19 @@ def test_training_steps_of_an_mlp(optimizer: str) -> None:
     steps(3)
     assert all((a != trainer.model.state_dict()[n]).any() for n, a in before.items())
     assert mlp.workers_of(trainer) == 1
+
+
+def test_numbers_of_workers_in_turn() -> None:
+    made = auto_workers.perceptron((6, 8, 3), 16, "adam")
+    row = auto_workers.measure("small", made, turn=0.001, turns=2)
+    assert set(row["seconds"]) == {"1", "2", "auto"}
+    assert row["runs_on"] == 1  # so small a net has no other choice
+    assert "on 1" in auto_workers.line(row)
+    steps, running = auto_workers.recurrence("RNN", (5, 3, 4, 6), True)(2)
+    steps(2)
+    assert running() == 2
+    with auto_workers.competitor(sorted(os.sched_getaffinity(0))[0]):
+        pass
 
 
 def test_training_steps_at_each_precision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
     apart = n >= 64 and size >= 1 << 18 and k * itemsize % 2048 == 0
     if large or (apart and small):
         forward = "linear_forward_blocked"
-    elif workers > 1 and n < 8 * workers and k >= 64 * workers and size >= 1 << 18:
+    elif workers > 1 and n < 64 and k >= 64 * workers and size >= 1 << 18:
         forward = "linear_forward_columns"
     if n <= FEW:
         backward_input = "linear_backward_input_unpacked"

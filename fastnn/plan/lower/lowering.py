@@ -118,6 +118,7 @@ class Lowering:
         self.rounded: set[Value] = set()
         self.derived = False
         self._calls: list[Call] = []
+        self._within = 0
         self._scope = ""
         self._done = 0
         _register()
@@ -167,10 +168,17 @@ class Lowering:
     def aside(self) -> Iterator[list[Call]]:
         """Within this context, calls are put into a list of their own."""
         saved, self._calls = self._calls, []
+        self._within += 1
         try:
             yield self._calls
         finally:
             self._calls = saved
+            self._within -= 1
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether calls are those of a loop's step."""
+        return self._within > 0
 
     # -------------------------------------------------------------- calls
 

@@ -18,8 +18,10 @@ from fastnn.plan.lower.lowering import Lowering, Values, forward, gradient
 ON_CUDA = ("linear_forward", "linear_backward_input_unpacked", "linear_backward_weight")
 #: those on the CPU's tile unit; how gradients of weights are computed is chosen later
 ON_TILE_UNIT = ("linear_forward_unit", "linear_backward_input_unit", "linear_backward_weight")
-#: weights from which a product with few rows is split by columns instead of rows
+#: weights from which a product with few rows is split by columns instead of rows, also in loops
 WIDE = 1 << 19
+#: and from which it is where that moves less from core to core
+SHARED = 3 << 15
 
 
 def need(node: Node, name: str) -> Value:
@@ -74,8 +76,22 @@ def _choice(to: Lowering, x: Value, w: Value) -> LinearChoice:
     n, (c, k) = x.size // max(x.shape[-1], 1), w.shape
     if to.parts and pays(n, c, k, to.parts):
         return LinearChoice(*ON_TILE_UNIT)
-    wide = n < 8 and c * k >= WIDE  # few rows, many weights: workers share the columns
-    return choose_linear(n, c, k, np.dtype(to.dtype).itemsize, workers=2 if wide else 1)
+    wide = n < 8 and c * k >= WIDE
+    # in a loop, rows go through all steps without a barrier, which columns can't
+    if wide or (not to.in_loop and columns_move_less(n, c, k)):
+        return choose_linear(n, c, k, np.dtype(to.dtype).itemsize, workers=2)
+    return choose_linear(n, c, k, np.dtype(to.dtype).itemsize)
+
+
+def columns_move_less(n: int, c: int, k: int) -> bool:
+    """Whether two workers do better with the columns of a weight than with rows of the batch.
+
+    An update splits a weight by rows, so half of what a worker reads of it lies in the other's
+    cache: of all columns, or of half of them. For that half of each row of x and y cross, which the
+    other has written or reads next, and there are two barriers more. So a quarter of the weight is
+    to be saved and half of that, at most, spent. One row is read as quickly by one worker.
+    """
+    return n > 1 and c * k >= SHARED and c * k > 4 * n * (c + k)
 
 
 def _takes(product: str, name: str) -> bool:
