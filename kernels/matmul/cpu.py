@@ -30,16 +30,7 @@ from ..cpu.tile import (
 )
 from ..declare import helper, kernel
 from ..places import Matrix, Place, Rows
-from ..simd import (
-    fill_like,
-    fma,
-    is32,
-    lanes,
-    load,
-    load_first,
-    store,
-    sum_lanes,
-)
+from ..simd import fill_like, fma, is32, lanes, load, load_first, store, sum_lanes
 from .cpu_row import FEW_DEPTH, one_row, outer
 
 #: bytes of a row of A in one block of the depth: 8 rows and what passes by of B lie in L1
@@ -304,6 +295,26 @@ def linear_backward_weight(
             Place(dy[0], -1), x.shape[0], hi - lo, k)  # fmt: skip
 
 
+@helper
+def deep_gradient(x_packed, dy_packed, dw, lo, hi):
+    """dw by tiles of two vectors, all rows by a block of dy, then the next block (on a Zen 3 2048 x
+    512 x 512 takes 0.94 of the time that 512 steps at a time take)."""
+    k, width, length, z = dw.shape[1], tile_width(dw), x_packed.shape[1], dy_packed.shape[1]
+    n, deep, some = length // width, 2 * DEPTH_BYTES // (4 if is32(dw) else 8), 32 * width
+    for left in range(0, k, some):
+        for t in range(0, n, deep):
+            part, i = min(deep, n - t), lo
+            while i < hi:
+                p = i // width
+                rows = min(hi, (p + 1) * width) - i
+                x = Matrix(x_packed, p * length + i - p * width + t * width, 1, width)
+                for j in range(left, min(k, left + some), width):
+                    dy = Rows(dy_packed, j // width * z + t * width, width)
+                    panel(x, dy, Rows(dw, i * k + j, k), Place(dw[0], -1), part, rows,
+                          min(width, k - j), t == 0, -1)  # fmt: skip
+                i += rows
+
+
 @kernel(
     grain=8,
     factors=("x_packed", "dy_packed"),
@@ -319,10 +330,11 @@ def linear_backward_weight_packed(
     hi: "end",
 ):
     """dw = x.T @ dy for large matrices"""
-    k = dw.shape[1]
-    width = tile_width(dw)
-    length, z = x_packed.shape[1], dy_packed.shape[1]
+    k, width, length, z = dw.shape[1], tile_width(dw), x_packed.shape[1], dy_packed.shape[1]
     n = length // width
+    if width == 2 * tile_lanes(dw):
+        deep_gradient(x_packed, dy_packed, dw, lo, hi)
+        return
     # columns of dy that stay in L2 over all their depth while the panels of x pass
     some = max(1, BLOCK_BYTES // (z * (4 if is32(dw) else 8))) * width
     for j in range(0, k, some):

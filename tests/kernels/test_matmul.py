@@ -28,7 +28,7 @@ SHAPES = [
     *((5, c, 49) for c in SIZES),
     *((9, 16, k) for k in SIZES),
     *((n, c, k) for n in (1, 2, 3, 4) for c, k in ((128, 10), (31, 129), (300, 127))),
-    (70, 300, 100), (197, 259, 61), (33, 784, 128),
+    (70, 300, 100), (197, 259, 61), (33, 784, 128), (1100, 7, 21),
 ]  # fmt: skip
 TYPES = ("float32", "float64")
 NONE: dict[str, np.ndarray] = {t: np.empty(0, t) for t in TYPES}
