@@ -3,8 +3,9 @@
 python -m benchmarks.matmul --threads 1 [--quick] [--only forward]
 
 The kernel is the one that a net of these sizes uses (`choose_linear`, `cpu_turned`), packing
-counted. Each product is checked against float64 first. The peak is measured by chains of
-multiply-adds in registers.
+counted: as many steps of it first, then those of the product, each by all threads at once. Each
+product is checked against float64 first. The peak is measured by chains of multiply-adds in
+registers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from fastnn.kernels.matmul.cpu_turned import pays, turned_columns
 SQUARE = (64, 128, 256, 512, 1024, 2048)
 CASES = [
     *(("forward", n, n, n) for n in SQUARE),
-    *((p, n, n, n) for p in ("backward_input", "backward_weight") for n in SQUARE[2:]),
+    *((p, n, n, n) for p in ("backward_input", "backward_weight") for n in SQUARE[1:]),
+    *(("backward_weight", 2048, c, k) for c, k in ((256, 768), (512, 512))),
+    *((p, 128, 128, k) for p in ("forward", "backward_weight") for k in (8, 16, 17, 24, 25, 100)),
     *(("forward", n, s, s) for s in (64, 256, 1024) for n in (1, 2, 4, 8, 16)),
     *(
         (p, n, c, k)
@@ -101,12 +104,8 @@ class Product:
 
     def sides(self) -> dict[str, Callable[[int], None]]:
         def ours(count: int) -> None:
-            if len(self.calls) == 1:
-                self.calls[0](count)
-                return
-            for _ in range(count):
-                for call in self.calls:
-                    call(1)
+            for call in self.calls:
+                call(count)
 
         sides: dict[str, Callable[[int], None]] = {"fastnn": ours}
         try:
