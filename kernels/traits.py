@@ -84,6 +84,9 @@ class Traits:
     #: of the right one, `dy`
     sparse_as: str = ""
     turned_sparse_as: str = ""
+    #: the kernel that computes the same of large matrices, as the product of the transposed left
+    #: factor "x" and the matrix "w", and leaves out elements of that factor that are 0
+    transposed_sparse_as: str = ""
     #: many elements of its result may be 0
     many_zeros: bool = False
     #: elements of its result are 0 where those of its array `x` are

@@ -24,8 +24,6 @@ from fastnn.plan.lower.lowering import Lowering
 ROWS = 64
 #: inputs of a layer from which on its factors are looked at
 INPUTS = 256
-#: the kernel of products with large right factors
-BLOCKED = "linear_forward_blocked_sparse"
 
 
 def with_zeros(call: Call, zeros: Collection[Value]) -> set[Value]:
@@ -75,7 +73,7 @@ def sparse(
             if "dw" in operands:
                 choice = choose_linear(rows, inputs, columns, itemsize).backward_weight
                 if choice == traits.packed_as:
-                    kernel = BLOCKED
+                    kernel = traits.transposed_sparse_as
                     turned = transposed(operands["x"], rows, inputs)
                     operands = {"x": turned, "w": operands["dy"], "bias": None,
                                 "y": operands["dw"]}  # fmt: skip

@@ -276,6 +276,7 @@ def linear_backward_input_unpacked(
     packed_as="linear_backward_weight_packed",
     sparse_as="linear_backward_weight_sparse",
     turned_sparse_as="linear_backward_weight_turned_sparse",
+    transposed_sparse_as="linear_forward_blocked_sparse",
     rounds=("x", "dy"),
     **BACKWARD,
 )
