@@ -21,6 +21,7 @@ FOLDER = Path(fastnn.kernels.__file__).parent
 #: modules that one device has alone, and why
 ONLY_CPU = {
     "attention.blocks": "declares no kernel: blocks of scores for the CPU's caches",
+    "ctc.plain": "declares no kernel: sums in plain scaled numbers; on CUDA pairs with an exponent",
     "crf.near": "declares no kernel: sums in plain numbers; on CUDA always pairs with an exponent",
     "convolution.winograd": "3x3 by tiles; CUDA has a thread for each element",
     "matmul.blocked": "blocks for the CPU's caches",
@@ -33,6 +34,11 @@ ONLY_CPU = {
     "recurrent.unit": "the CPU's tile unit",
 }
 ONLY_CUDA = {
+    "convolution.tile": "by the tile of the matrix products",
+    "convolution.tile_weight": "likewise",
+    "convolution.windows": "declares no kernel: how its slices of windows are copied",
+    "convolution.choice": "declares no kernel: which tile",
+    "matmul.slices": "declares no kernel: how slices of a product's factors are copied",
     "convolution.elements": "a thread for each element of an image, sums over samples",
     "matmul.few": "products of a few rows",
     "matmul.product": "the product's loop over tiles; the CPU's is in matmul/cpu.py",
