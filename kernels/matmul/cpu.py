@@ -73,9 +73,8 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
     in `matmul_blocked`.
     """
     size = c * k * itemsize
-    forward, backward_input, backward_weight = (
-        "linear_forward", "linear_backward_input", "linear_backward_weight"
-    )  # fmt: skip
+    forward, backward_input = "linear_forward", "linear_backward_input"
+    backward_weight = "linear_backward_weight"
     # Forward, a plain w is as fast while it stays in L2 (512x512: 0.93 of the time with packing, at
     # any n); at 1024x1024 it pays from 64 rows on (1.1 times as fast, 1.6 at 128). Of weight
     # gradients it is the strided x that gains: 1.04 to 1.2 from 1 MiB on, 0.8 to 0.95 below.
