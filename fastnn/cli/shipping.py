@@ -117,6 +117,9 @@ def _trainings() -> Iterator[Callable[[], Any]]:
         yield _fit(mlp(activation), rows, classes)
     yield _fit([nn.Dropout(0.2), *mlp(nn.ReLU(), nn.Dropout(0.5))], rows, classes)
     yield _fit(mlp(), rows, np.zeros((40, 10), np.float32), "mse")
+    wide, many = np.zeros((70, 784), np.float32), np.zeros(70, np.int64)  # with large weights
+    layers = [nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 10)]
+    yield _fit(layers, wide, many, batch_size=64)
     yield _fit(
         [nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
          nn.MaxPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 10)],

@@ -137,7 +137,7 @@ def matrix_slices(width: int, shape: Shape) -> tuple[Callable[..., Any], Callabl
         thread's first element lies."""
         x, ld, by_depth = factor
         whole = first + width <= limit and (not by_depth or (ld % 4 == 0 and can_load4(x)))
-        d, i = first_of(cuda.threadIdx.x, by_depth)
+        d, i = first_of(computed_here(cuda.threadIdx.x), by_depth)
         return whole, (start + d) * ld + first + i if by_depth else (first + i) * ld + start + d
 
     @helper

@@ -32,6 +32,8 @@ FLOAT64_INSIDE = {
     "accumulate_weighted": "likewise",
     "ctc_align": "scores of paths, as on the CPU",
     "ctc_beam": "likewise",
+    "count_places": "places in sequences of any length, as on the CPU",
+    "stretch_*": "likewise, and shares of neighbours",
     "crf_decode": "likewise",
     "crf_forward": "the target's score, and the loss",
     "transducer_forward": "likewise",

@@ -160,7 +160,8 @@ def test_recurrent_nets_wait_for_each_other_only_where_all_blocks_run_at_once(ra
 def test_without_graphs_nothing_is_captured(ran: Ran):
     log = ran.section("mlp launched one by one")
     assert any(line.startswith("Launch") for line in log)
-    assert not any("Capture" in line or "Graph" in line for line in log)
+    made = [x for x in log if "Graph" in x and "Destroy" not in x]  # another section's may end here
+    assert not [x for x in log if "Capture" in x] + made
 
 
 def test_all_memory_streams_events_and_graphs_are_given_back(ran: Ran):
