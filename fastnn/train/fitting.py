@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 def fit(trainer: Trainer, asked: Request) -> History:
     """What `Trainer.fit` does, which see."""
+    try:
+        return _fit(trainer, asked)
+    finally:
+        release(trainer)  # whatever came of it
+
+
+def _fit(trainer: Trainer, asked: Request) -> History:
     if not is_whole(asked.epochs, 0):
         raise OptionError(f"epochs: expected a whole number >= 0, got {asked.epochs!r}")
     hooks = CallbackList(asked.callbacks)
@@ -77,7 +84,6 @@ def fit(trainer: Trainer, asked: Request) -> History:
         trainer.history.stopped = "interrupted"
     finally:
         trainer.fitting = False
-        release(trainer)
         synchronize(trainer)
         hooks.on_train_end({})
     return trainer.history

@@ -202,7 +202,7 @@ class Step(Training):
                 return self._ready[_likeness(kind, arrays)], arrays
             key = kind, x.__class__, x.shape, x.dtype, y.__class__, y.shape, y.dtype
             return self._ready[key], (x, y)
-        except (AttributeError, KeyError):
+        except (AttributeError, KeyError, TypeError):  # the last: of a shape that can't be a key
             return self._prepare(kind, x, y)
 
     def _prepare(

@@ -204,6 +204,22 @@ def test_what_differs_is_worked_out_anew(feeds_made: list[Any]) -> None:
     assert len(feeds_made) == count + 2
 
 
+def test_arrays_may_be_resized_after_a_fit_that_did_not_begin() -> None:
+    trainer, x, y = made(), X.copy(), Y.copy()
+
+    def refuse(logs: Any) -> None:
+        raise RuntimeError("not now")
+
+    for _ in range(2):  # a feed that is new, and one that is taken up again
+        with pytest.raises(RuntimeError, match="not now"):
+            trainer.fit(
+                x, y, batch_size=16, callbacks=LambdaCallback(on_train_begin=refuse), verbose=False
+            )
+    x.resize((60, 5), refcheck=False)
+    y.resize(60, refcheck=False)
+    trainer.fit(x, y, batch_size=16, verbose=False)
+
+
 def test_a_short_run_is_done_by_the_thread_that_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
     before = team.Team.start

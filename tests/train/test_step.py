@@ -172,6 +172,17 @@ def test_steps_of_several_inputs_go_a_short_way(monkeypatch):
         with pytest.raises(DataError, match=message):
             other(x, target)
     assert other.evaluate((a.astype(np.float64), b), y) == other.evaluate((a, b), y)
+    assert other.evaluate((Listed(a), b), y) == other.evaluate((a, b), y)
+
+
+class Listed:
+    """An array of some library whose shape is a list."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, list(array.shape), array.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
 
 
 def test_learning_rate_and_schedules():
