@@ -72,14 +72,15 @@ def align_symbols(
 def word_error_rate(
     references: Sequence[str], hypotheses: Sequence[str], *, library: str = "auto"
 ) -> ErrorRate:
-    """Errors in words, over all sentences, as jiwer counts them.
+    """Errors in words, over all sentences, as jiwer counts them. White space of any kind stands
+    between words (in jiwer, spaces only).
 
     Args:
         references, hypotheses: what was said, and what was recognised, in the same order.
         library: as of `align_symbols`.
 
-    Raises DataError for a single string, for as many hypotheses as there are not references, and
-    for references without a word.
+    Raises DataError for a single string, for sentences that are no strings, for more or fewer
+    hypotheses than references, and for references without a word.
 
     >>> word_error_rate(["six two four"], ["six to"]).rate  # doctest: +ELLIPSIS
     0.666...
@@ -91,18 +92,19 @@ def word_error_rate(
 def character_error_rate(
     references: Sequence[str], hypotheses: Sequence[str], *, library: str = "auto"
 ) -> ErrorRate:
-    """Errors in characters, spaces included, over all sentences, as jiwer counts them.
+    """Errors in characters, over all sentences, as jiwer counts them: with spaces, but not those
+    around a sentence.
 
     Args:
         references, hypotheses, library: as of `word_error_rate`.
 
-    Raises DataError for a single string, for as many hypotheses as there are not references, and
-    for references without a symbol.
+    Raises DataError as `word_error_rate`, and for references without a symbol.
 
     >>> fnn.data.character_error_rate(["kitten"], ["sitting"])
     ErrorRate(substitutions=2, deletions=0, insertions=1, expected=6)
     """
-    return _total(_matched("character_error_rate", references, hypotheses), library)
+    pairs = _matched("character_error_rate", references, hypotheses)
+    return _total([(r.strip(), h.strip()) for r, h in pairs], library)
 
 
 def _matched(
@@ -115,6 +117,12 @@ def _matched(
             f"{what}: expected as many hypotheses as references, got {len(hypotheses)} and "
             f"{len(references)}"
         )
+    for one in (*references, *hypotheses):
+        if not isinstance(one, str):
+            raise DataError(
+                f"{what}: expected sentences as strings, got {type(one).__name__}; join words by "
+                "spaces, and decode bytes"
+            )
     return list(zip(references, hypotheses, strict=True))
 
 

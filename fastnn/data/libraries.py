@@ -28,6 +28,6 @@ def choose(library: str, name: str, module: str) -> Any:
         if library == "auto":
             return None
         raise ImportError(
-            f"library={name!r} needs {name}, which is not installed: pip install "
-            "'fastnn-numba[text]', or take library='own'"
+            f"library={name!r} needs {name}, which is not installed: pip install {name}, "
+            "or take library='own'"
         ) from error

@@ -51,7 +51,8 @@ def bleu(
 
     Raises:
         OptionError: another library. ImportError: one that is not installed.
-        DataError: there are none, or not as many references as translations.
+        DataError: there are none, they are no strings, or there are not as many references as
+            translations.
 
     >>> round(bleu(["the cat sat on the mat"], ["the cat is on the mat"]), 2)
     37.99
@@ -93,7 +94,8 @@ def chrf(
 
     Raises:
         OptionError: another library. ImportError: one that is not installed.
-        DataError: there are none, or not as many references as translations.
+        DataError: there are none, they are no strings, or there are not as many references as
+            translations.
 
     >>> round(chrf(["the cat sat on the mat"], ["the cat is on the mat"]), 2)
     64.58
@@ -130,6 +132,12 @@ def _check(name: str, hypotheses: Sequence[str], references: Sequence[str]) -> N
             f"{name}: expected as many references as translations, at least one, got "
             f"{len(references)} and {len(hypotheses)}"
         )
+    for one in (*hypotheses, *references):
+        if not isinstance(one, str):
+            raise DataError(
+                f"{name}: expected translations and references as strings, got "
+                f"{type(one).__name__}; give one reference for each, not a list"
+            )
 
 
 def _stretches(tokens: Sequence[str], n: int) -> Counter[Any]:

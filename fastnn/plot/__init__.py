@@ -3,7 +3,7 @@
 Each function returns a matplotlib figure, and saves it if given a path; no display is needed. Some
 objects draw themselves: `RangeTest.plot`, `GradientHealth.plot`, `Diagnosis.plot` and others.
 
-Raises ImportError if matplotlib is missing: ``pip install 'fastnn-numba[plot]'``.
+Raises ImportError if matplotlib is missing: ``pip install matplotlib``.
 
 >>> import fastnn as fnn
 >>> figure = fnn.plot.activations(["relu", "tanh"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import tracemalloc
 from collections import Counter
 
 import jiwer
@@ -14,7 +15,7 @@ from fastnn import data
 from fastnn.data.edits import LARGEST, edits
 from fastnn.data.subwords import GOES_ON, Subwords
 from fastnn.data.translation import bleu, chrf
-from fastnn.errors import OptionError
+from fastnn.errors import DataError, OptionError
 
 
 def pairs(count: int, most: int) -> list[tuple[str, str]]:
@@ -58,6 +59,19 @@ def test_long_texts_are_not_divided():
     assert edits(a, b, "own") == edits(a, b, "rapidfuzz") == edits(a, b)
 
 
+def test_a_table_that_is_kept_in_parts(monkeypatch):
+    given = pairs(60, 40)
+    whole = [edits(a, b, "own") for a, b in given]
+    monkeypatch.setattr("fastnn.data.edits.KEPT", 1)
+    assert [edits(a, b, "own") for a, b in given] == whole
+    # the rows between two that are kept take most: as many as the root of all
+    a, b = ("".join(random.Random(k).choices("ab", k=3000)) for k in (1, 2))
+    tracemalloc.start()
+    edits(a, b, "own")
+    assert tracemalloc.get_traced_memory()[1] < 3_000_000 / 4  # the whole table: 2.25 MB
+    tracemalloc.stop()
+
+
 def test_symbols_are_told_apart_by_what_they_are_not_by_hashes():
     for library in ("own", "rapidfuzz"):
         assert edits([-1, "a", (1,)], [-2, 97, (1,)], library) == [
@@ -82,6 +96,22 @@ def test_error_rates_are_those_of_jiwer():
                 theirs.substitutions, theirs.deletions, theirs.insertions,
             )  # fmt: skip
             assert rate.expected == theirs.hits + theirs.substitutions + theirs.deletions
+
+
+def test_spaces_around_a_sentence_are_no_characters():
+    for texts in ([" a b "], ["a c  "]), (["\ta"], ["b\n"]):
+        theirs = jiwer.process_characters(*texts)
+        rate = data.character_error_rate(*texts)
+        assert rate.errors == theirs.substitutions == 1
+        assert rate.expected == theirs.hits + theirs.substitutions
+
+
+@pytest.mark.parametrize("wrong", [None, b"a", ["a", "b"], 1])
+def test_what_is_no_string_is_refused(wrong):
+    for score in (data.word_error_rate, data.character_error_rate, bleu, chrf):
+        for given in ([wrong], ["a"]), (["a"], [wrong]):
+            with pytest.raises(DataError, match=f"as strings, got {type(wrong).__name__}; "):
+                score(*given)
 
 
 def test_bleu_and_chrf_are_those_of_sacrebleu_to_the_bit():
@@ -134,7 +164,7 @@ def test_a_library_that_is_not_there(monkeypatch):
     assert data.word_error_rate(["a b"], ["a c"]).errors == 1
     assert bleu(["a b c d"], ["a b c d"], library="auto") == pytest.approx(100.0)
     assert Subwords.learn(["aa"] * 2, 1, library="auto").merges == [("a", "a")]
-    remedy = r"needs {}, which is not installed: pip install 'fastnn-numba\[text\]'"
+    remedy = r"needs {0}, which is not installed: pip install {0}, or take"
     with pytest.raises(ImportError, match=remedy.format("rapidfuzz")):
         data.align_symbols("a", "b", library="rapidfuzz")
     with pytest.raises(ImportError, match=remedy.format("sacrebleu")):
