@@ -86,7 +86,7 @@ def recurrence(kind: str, size: tuple[int, int, int, int], varying: bool) -> Sid
 
 
 def workloads() -> dict[str, Sides]:
-    """The nets of the table in docs/speed.md, by name."""
+    """The nets of `benchmarks.mlp` and most of `benchmarks.recurrent`, by name."""
     found: dict[str, Sides] = {}
     for name, sizes, batch, optimizer in mlp.WORKLOADS:
         found[f"{name} B{batch}"] = perceptron(sizes, batch, optimizer)
