@@ -6,6 +6,7 @@ from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, is_whole, where
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
+from fastnn.ops.layout import from_last, to_last
 from fastnn.public import publish
 
 
@@ -31,6 +32,9 @@ class _Gated(Module):
         axis = self.axis % x.ndim
         if axis == x.ndim - 1:
             return self._gated(x)
+        if axis == 1 and x.ndim in (3, 4):  # channels, which layers beside it have last
+            last = to_last(x, x.ndim - 2, "first", type(self).__name__)
+            return from_last(self._gated(last), "first")
         return ops.swapaxes(self._gated(ops.swapaxes(x, axis, -1)), axis, -1)
 
     def extra(self) -> str:

@@ -20,7 +20,8 @@ from fastnn.ops.layout import channels_last, from_last
 def laid_out(module: Any, graph: Graph, inputs: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """The result of a module's `forward` for inputs whose channels are last, with its own likewise.
 
-    Floats of three and four axes are taken for sequences and images, in inputs and outputs.
+    Floats of three and four axes are taken for sequences and images, in inputs and outputs, and
+    integers of outputs that a layer of channels has made: the places of maxima.
 
     Raises OptionError if a layer inside has its channels last by its own option, and for outputs of
     three axes of which it is not known that the second one is the channels.
@@ -32,9 +33,11 @@ def laid_out(module: Any, graph: Graph, inputs: tuple[Any, ...], options: dict[s
             "channels='last' of its own, too, but inside of the model channels come first; leave "
             "one of the two out"
         )
-    inputs, options = (_each(given, lambda v: from_last(v, "first")) for given in (inputs, options))
+    inputs, options = (_each(given, _first) for given in (inputs, options))
 
     def last(y: Value) -> Value:
+        if y.dtype != "f":
+            return y.graph.last.get(y, y)
         found = channels_last(y)
         if found is None:
             raise OptionError(
@@ -45,6 +48,10 @@ def laid_out(module: Any, graph: Graph, inputs: tuple[Any, ...], options: dict[s
         return found
 
     return _each(module.forward(*inputs, **options), last)
+
+
+def _first(x: Value) -> Value:
+    return from_last(x, "first") if x.dtype == "f" else x
 
 
 def _contradictions(module: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -58,10 +65,10 @@ def _contradictions(module: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _each(values: Any, function: Callable[[Value], Value]) -> Any:
-    """A structure in which symbolic floats of three and four axes are replaced."""
+    """A structure in which symbolic values of three and four axes are replaced."""
 
     def replaced(value: Any) -> Any:
-        takes = isinstance(value, Value) and value.dtype == "f" and value.ndim in (3, 4)
+        takes = isinstance(value, Value) and value.ndim in (3, 4)
         return function(value) if takes else value
 
     return rebuild(values, [replaced(value) for _, value in leaves(values)])

@@ -66,9 +66,14 @@ def channels_last(x: Value) -> Value | None:
     return _last(x) if x.ndim == 4 or _has_channels(x) else None
 
 
+#: ops that change how long axes are, and not what they are
+_CUTS = ("slice", "slice_steps", "concatenate", "pad")
+
+
 def _has_channels(x: Value) -> bool:
     """Whether the second axis of x is known to be channels: a layer of channels made it, or
-    something of that shape was made of such a value (but not by a transpose)."""
+    something of that shape was made of such a value (but not by a transpose), or by cutting it or
+    joining such values, which leaves the axes in their order."""
     seen, queue = {x}, [x]
     while queue:
         value = queue.pop()
@@ -76,7 +81,12 @@ def _has_channels(x: Value) -> bool:
             return True
         node = value.node
         if node is not None and node.of is None and node.op is not lookup("transpose"):
-            like = {v for v in node.inputs.values() if v is not None and v.shape == x.shape}
+            like = {
+                v
+                for v in node.inputs.values()
+                if v is not None
+                and (v.shape == value.shape or (node.op.name in _CUTS and v.ndim == x.ndim))
+            }
             queue += like - seen
             seen |= like
     return False

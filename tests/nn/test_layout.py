@@ -45,6 +45,19 @@ class Timed(nn.Module):
         return ops.relu(self.norm(y)), ends
 
 
+class Cut(nn.Module):
+    """Sequences that are cut, joined and lengthened behind a convolution."""
+
+    def __init__(self) -> None:
+        self.conv = nn.Conv1d(3, 4, 3, padding=2)
+
+    def forward(self, x: Any) -> Any:
+        y = self.conv(x)[:, :, :-2]
+        gate, value = ops.split(y, 2, axis=1)
+        joined = ops.concatenate(ops.sigmoid(gate) * value, x, axis=1)
+        return joined[:, ::2], ops.pad(y, ((0, 0), (0, 0), (1, 0)))
+
+
 IMAGES = (2, 3, 5, 6)
 MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "classifier": (
@@ -69,6 +82,12 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
         lambda: nn.Sequential(nn.Sequential(nn.AvgPool1d(2), nn.Identity()), nn.PReLU()), (2, 3, 8)
     ),
     "code": (Written, IMAGES),
+    "gated": (lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.GLU(axis=1)), (2, 3, 9)),
+    "cut": (Cut, (2, 3, 9)),
+    "places of maxima": (lambda: nn.MaxPool2d(2, return_indices=True), IMAGES),
+    "places in sequences": (
+        lambda: nn.Sequential(nn.Conv1d(3, 4, 2), nn.MaxPool1d(2, return_indices=True)), (2, 3, 9)
+    ),
 }  # fmt: skip
 
 
@@ -125,6 +144,11 @@ def test_nothing_is_transposed() -> None:
 
     assert copies("last", 8, 9, 3) == 0
     assert copies("first", 3, 8, 9) == 2
+
+    with null_device() as null:
+        model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.GTU(axis=1), nn.Conv1d(2, 3, 3))
+        model.to(channels="last").predict(np.zeros((2, 9, 3), np.float32))
+    assert "copy_strided" not in str(null.programs[-1])
 
 
 def test_copies_and_files_keep_it(tmp_path: Any) -> None:

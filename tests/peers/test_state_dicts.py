@@ -29,6 +29,9 @@ LAYERS: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "instance norm": (
         lambda m: m.InstanceNorm1d(4, affine=True), (2, 4, 6),
     ),
+    "instance norm, tracked": (
+        lambda m: m.InstanceNorm2d(4, track_running_stats=True), (2, 4, 3, 5),
+    ),
     "weight norm": (lambda m: weight_norm(m, m.Conv2d(3, 4, 3)), (2, 3, 5, 5)),
     "weight norm, transposed": (
         lambda m: weight_norm(m, m.ConvTranspose1d(3, 4, 3)), (2, 3, 5),
