@@ -90,7 +90,7 @@ def workloads() -> dict[str, Sides]:
     found: dict[str, Sides] = {}
     for name, sizes, batch, optimizer in mlp.WORKLOADS:
         found[f"{name} B{batch}"] = perceptron(sizes, batch, optimizer)
-    for size in recurrent.SIZES[:3]:
+    for size in recurrent.SIZES[:4]:
         for kind in recurrent.KINDS:
             found[f"{kind} T{size[0]} B{size[1]} H{size[3]}"] = recurrence(kind, size, False)
     for kind in recurrent.KINDS:

@@ -95,9 +95,9 @@ class Builder:
         self.output_values: tuple[Value, ...] = ()
 
     def _contents(self, value: Value) -> Any:
-        """What a parameter holds."""
+        """What a parameter holds; a buffer may change in any call."""
         for parameter in self.arrays.values():
-            if self.graph.leaves.get(parameter) is value:
+            if not parameter.buffer and self.graph.leaves.get(parameter) is value:
                 return self.store.view(self.store.memory[parameter.segment], parameter)
         return None
 
