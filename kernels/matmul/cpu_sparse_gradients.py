@@ -36,7 +36,7 @@ def turned_words(k: int, rows: int) -> int:
 def turned_room(k: int, itemsize: int) -> int:
     """P, the elements of scratch memory for each row of dw: 64 of them have room for a block of x
     and for as many columns of dw.T as it has."""
-    return (k + WORD) * columns_needed(itemsize) // WORD
+    return -(-(k + WORD) * columns_needed(itemsize) // WORD)
 
 
 @kernel(block=64, **BACKWARD, rounds=("dy",))

@@ -133,6 +133,29 @@ def test_same_bits(n: int, c: int, k: int, share: float, dtype: str) -> None:
     assert np.array_equal(*forward(f))
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+def test_nothing_is_written_beside_the_scratch_memory(dtype: str) -> None:
+    """Of the fewest rows that a range may have: what each of them brings is rounded up."""
+    rows, size = 2 * cpu_sparse.WORD, np.dtype(dtype).itemsize
+    for columns in (64, 127):
+        f = factors(70, columns, rows, dtype, 0.3)
+        for name, per_row, letter in (
+            ("words", cpu_sparse_gradients.turned_words(columns, 70), np.int64),
+            ("room", cpu_sparse_gradients.turned_room(columns, size), dtype),
+        ):
+            more = {
+                other: np.zeros((rows, 1000), kind)
+                for other, kind in (("words", np.int64), ("room", dtype))
+                if other != name
+            }
+            memory = np.full((rows, per_row), -1, letter)
+            call(cpu_sparse_gradients.linear_backward_weight_turned_sparse, 0, cpu_sparse.WORD,
+                 x=f["dy"], dy=f["x"], dw=np.empty((rows, columns), dtype), **{name: memory},
+                 **more)  # fmt: skip
+            assert (memory[: cpu_sparse.WORD] != -1).any()
+            assert (memory[cpu_sparse.WORD :] == -1).all(), (name, columns)
+
+
 @pytest.mark.parametrize("share", [0.5, 0.65, 1.0])
 def test_zeros_are_left_out_where_they_are_many(
     share: float, monkeypatch: pytest.MonkeyPatch
