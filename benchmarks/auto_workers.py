@@ -2,17 +2,19 @@
 
     python -m benchmarks.auto_workers [--competitor] [--only LSTM]
 
-Each net is trained by three sides in turns: on one worker, on two, and on as many as prove
-quickest. What "auto" has to find out is not left out: its first steps are its side's first turn,
-which is shown by itself. With `--competitor` a process that does nothing but count keeps the second
-core busy. Multi-layer perceptrons run as in `fit`, recurrent nets by a compiled step, one call
-of Python's each.
+Each net is trained in turns on one worker, on two, and on as many as prove quickest: the same net
+in the same memory, since where arrays happen to lie makes a difference of up to 20 %. What "auto"
+has to find out is not left out: its first steps are its side's first turn, which is shown by
+itself. With `--competitor` a process that does nothing but count keeps the second core busy.
+Multi-layer perceptrons run as in `fit`, recurrent nets by a compiled step, one call of Python's
+each. It takes about five minutes.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import statistics
 import subprocess
@@ -28,73 +30,82 @@ from benchmarks import harness, mlp, recurrent
 from fastnn import nn, optim
 from fastnn.engine.arrays import NO_ARRAYS, as_arrays
 from fastnn.kernels import control_block
+from fastnn.runtime.cpu.team import Description, prepare
 from fastnn.train.feeds import ArrayFeed
 
 WORKERS: tuple[int | str, ...] = (1, 2, "auto")
-#: seconds that a turn of a side takes, and how many each has
-TURN, TURNS = 0.15, 14
+#: seconds that a turn of a side takes, how many each has, and how many at least where that would
+#: take more seconds than `LONGEST`
+TURN, TURNS, FEWEST, LONGEST = 0.15, 14, 5, 12.0
 #: what the better of the fixed numbers may be ahead by
 ALLOWED = 1.05
 
-#: makes the steps of a net on so many workers, and says on how many they run
-Sides = Callable[[int | str], tuple[Callable[[int], None], Callable[[], int]]]
+#: a net: makes so many steps on a number of workers; on how many "auto" runs at present
+Net = tuple[Callable[["int | str", int], None], Callable[[], int]]
 
 
-def perceptron(sizes: tuple[int, ...], batch: int, optimizer: str) -> Sides:
-    def made(workers: int | str) -> tuple[Callable[[int], None], Callable[[], int]]:
-        _, trainer = mlp.ours(sizes, batch, workers, optimizer)
-        session, rng = trainer.session, np.random.default_rng(0)
-        x = rng.standard_normal((2048, sizes[0])).astype(np.float32)
-        y = rng.integers(0, sizes[-1], 2048)
-        data = as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), NO_ARRAYS
-        feed = ArrayFeed(trainer, data, batch, True, True)
-        feed.rates[:] = trainer.rates(feed.steps)
+def perceptron(sizes: tuple[int, ...], batch: int, optimizer: str) -> Net:
+    _, trainer = mlp.ours(sizes, batch, "auto", optimizer)
+    session, rng = trainer.session, np.random.default_rng(0)
+    x = rng.standard_normal((2048, sizes[0])).astype(np.float32)
+    y = rng.integers(0, sizes[-1], 2048)
+    feed = ArrayFeed(
+        trainer, (as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), NO_ARRAYS), batch, True, True
+    )
+    feed.rates[:] = trainer.rates(feed.steps)
+    runtime: Any = session.runtime
 
-        def steps(count: int) -> None:
-            while count > 0:
-                now = min(count, feed.steps)
-                session.control[
-                    [control_block.CURSOR, control_block.RUN_STEP, control_block.STOP]
-                ] = 0
-                session.runtime.run([(feed.full, now)], lambda: None)
-                count -= now
+    def steps(workers: int | str, count: int) -> None:
+        if workers != runtime.workers:
+            runtime.workers, runtime._described = workers, None
+        while count > 0:
+            now = min(count, feed.steps)
+            session.control[[control_block.CURSOR, control_block.RUN_STEP, control_block.STOP]] = 0
+            runtime.run([(feed.full, now)], lambda: None)
+            count -= now
 
-        return steps, lambda: session.runtime.count(feed.full.program)
+    def running() -> int:
+        runtime.workers, runtime._described = "auto", None
+        return int(runtime.count(feed.full.program))
 
-    return made
-
-
-def recurrence(kind: str, size: tuple[int, int, int, int], varying: bool) -> Sides:
-    def made(workers: int | str) -> tuple[Callable[[int], None], Callable[[], int]]:
-        data = recurrent.Data(size, True, varying)
-        model = recurrent.Model(kind, size[2], size[3], True)
-        loss = nn.CrossEntropyLoss(ignore_index=-100 if varying else None)
-        step = fnn.compile(model, loss, optim.Adam(lr=1e-3), workers=workers)
-        inputs = (data.x, data.lengths) if varying else data.x
-
-        def steps(count: int) -> None:
-            for _ in range(count):
-                step(inputs, data.y)
-
-        def running() -> int:
-            ready, _ = step.ready(inputs, data.y, None)
-            return int(step.session.runtime.count(ready.bound.program))
-
-        return steps, running
-
-    return made
+    return steps, running
 
 
-def workloads() -> dict[str, Sides]:
-    """The nets of `benchmarks.mlp` and most of `benchmarks.recurrent`, by name."""
-    found: dict[str, Sides] = {}
+def recurrence(kind: str, size: tuple[int, int, int, int], varying: bool) -> Net:
+    data = recurrent.Data(size, True, varying)
+    model = recurrent.Model(kind, size[2], size[3], True)
+    loss = nn.CrossEntropyLoss(ignore_index=-100 if varying else None)
+    step = fnn.compile(model, loss, optim.Adam(lr=1e-3), workers="auto")
+    inputs = (data.x, data.lengths) if varying else data.x
+    step(inputs, data.y)
+    ready, _ = step.ready(inputs, data.y, None)
+    single: Any = ready.single
+    segments = single.description.segments
+    runs: dict[int | str, Any] = {"auto": (single.description, single.execute)}
+    for workers in (1, 2):
+        description = Description(segments, single.control, workers)
+        runs[workers] = description, prepare(description, True)
+
+    def steps(workers: int | str, count: int) -> None:
+        single.description, single.execute = runs[workers]
+        for _ in range(count):
+            step(inputs, data.y)
+
+    return steps, lambda: int(step.session.runtime.count(ready.bound.program))
+
+
+def workloads() -> dict[str, Callable[[], Net]]:
+    """The nets of `benchmarks.mlp` and `benchmarks.recurrent`, and nets of one sequence that ends
+    before its last step."""
+    found: dict[str, Callable[[], Net]] = {}
     for name, sizes, batch, optimizer in mlp.WORKLOADS:
-        found[f"{name} B{batch}"] = perceptron(sizes, batch, optimizer)
-    for size in recurrent.SIZES[:4]:
+        found[f"{name} B{batch}"] = functools.partial(perceptron, sizes, batch, optimizer)
+    plan = [(size, False) for size in recurrent.SIZES]
+    plan += [(recurrent.VARYING, True), (recurrent.SIZES[2], True)]
+    for size, varying in plan:
         for kind in recurrent.KINDS:
-            found[f"{kind} T{size[0]} B{size[1]} H{size[3]}"] = recurrence(kind, size, False)
-    for kind in recurrent.KINDS:
-        found[f"{kind} lengths 1..100 B32 H128"] = recurrence(kind, recurrent.VARYING, True)
+            shape = f"T{size[0]} B{size[1]} H{size[3]}" + ", lengths" * varying
+            found[f"{kind} {shape}"] = functools.partial(recurrence, kind, size, varying)
     return found
 
 
@@ -110,28 +121,32 @@ def competitor(core: int) -> Iterator[None]:
         process.wait()
 
 
-def measure(name: str, made: Sides, turn: float = TURN, turns: int = TURNS) -> dict[str, Any]:
+def measure(
+    name: str, net: Net, turn: float = TURN, turns: int = TURNS, longest: float = LONGEST
+) -> dict[str, Any]:
     """Median seconds of a step on each side, and what "auto" took in its first turn."""
-    steps, running = {}, {}
-    for workers in WORKERS:
-        steps[workers], running[workers] = made(workers)
-        steps[workers](2)
-    once = min(harness.seconds_per_step(steps[1], 1) for _ in range(3))
+    steps, running = net
+    once = min(harness.seconds_per_step(functools.partial(steps, 1), 1) for _ in range(3))
     count = max(1, round(turn / 10 / max(once, 1e-7)))
+    turns = min(turns, max(FEWEST, round(longest / 3 / max(turn, once))))
     times: dict[int | str, list[float]] = {workers: [] for workers in WORKERS}
     for k in range(turns):
         for workers in WORKERS[k % 3 :] + WORKERS[: k % 3]:  # nobody is always behind the same
             done, begun = 0, time.perf_counter()
             while (taken := time.perf_counter() - begun) < turn:
-                steps[workers](count)
+                steps(workers, count)
                 done += count
             times[workers].append(taken / done)
     middle = {workers: statistics.median(found[1:]) for workers, found in times.items()}
-    best = min(middle[1], middle[2])
+    best = times[min((1, 2), key=lambda workers: middle[workers])]
     return {
         "workload": name, "seconds": {str(w): t for w, t in middle.items()},
-        "first": times["auto"][0], "runs_on": running["auto"](),
-        "over_best": middle["auto"] / best, "first_over_best": times["auto"][0] / best,
+        "first": times["auto"][0], "runs_on": running(),
+        # of turns of the same round: neighbours slow all sides down
+        "over_best": statistics.median(
+            mine / other for mine, other in zip(times["auto"][1:], best[1:], strict=True)
+        ),
+        "first_over_best": times["auto"][0] / statistics.median(best[1:]),
         "turns": turns,
     }  # fmt: skip
 
@@ -161,7 +176,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         print(f"{'':>32} {'1 worker':>9} {'2':>9} {'auto':>9}", file=sys.stderr)
         for name, made in workloads().items():
             if options.only in name:
-                rows.append(measure(name, made, options.turn, options.turns))
+                rows.append(measure(name, made(), options.turn, options.turns))
                 print(line(rows[-1]), file=sys.stderr, flush=True)
     command = "python -m benchmarks.auto_workers" + " --competitor" * options.competitor
     if not options.only:

@@ -55,14 +55,15 @@ def test_training_steps_of_an_mlp(optimizer: str) -> None:
 
 
 def test_numbers_of_workers_in_turn() -> None:
-    made = auto_workers.perceptron((6, 8, 3), 16, "adam")
-    row = auto_workers.measure("small", made, turn=0.001, turns=2)
+    net = auto_workers.perceptron((6, 8, 3), 16, "adam")
+    row = auto_workers.measure("small", net, turn=0.001, turns=2)
     assert set(row["seconds"]) == {"1", "2", "auto"}
     assert row["runs_on"] == 1  # so small a net has no other choice
     assert "on 1" in auto_workers.line(row)
-    steps, running = auto_workers.recurrence("RNN", (5, 3, 4, 6), True)(2)
-    steps(2)
-    assert running() == 2
+    steps, running = auto_workers.recurrence("RNN", (5, 3, 4, 6), True)
+    for workers in (2, 1, "auto"):
+        steps(workers, 2)
+    assert running() == 1
     with auto_workers.competitor(sorted(os.sched_getaffinity(0))[0]):
         pass
 

@@ -13,11 +13,12 @@ import fastnn as fnn
 from fastnn import nn
 from fastnn.kernels import control_block
 from fastnn.runtime.cpu import choice as choices
-from fastnn.runtime.cpu import compiler, layout
+from fastnn.runtime.cpu import choosing, compiler, layout
 from fastnn.runtime.cpu.choice import Choice, ladder
-from fastnn.runtime.cpu.choosing import HOLD, candidate, decide, learn, mean_of
+from fastnn.runtime.cpu.choosing import HOLD, arrive, candidate, decide, learn, mean_of
 from fastnn.runtime.cpu.team import Description, Team
 
+from .machines import regret
 from .programs import Run, ring
 
 #: nanoseconds that a step takes on so many workers, at a time
@@ -46,6 +47,7 @@ class Runs:
         """So many steps; how many of them on how many workers."""
         found = dict.fromkeys(self.workers, 0)
         last = len(self.workers) - 1 if most is None else most
+        arrive(self.words, steps, self.unit)
         while steps > 0:
             use, count, warm = decide(self.words, steps, self.unit, last)
             assert 1 <= count <= steps
@@ -105,11 +107,53 @@ def test_a_busy_machine_and_one_that_is_idle_again() -> None:
     while runs.now < 5_000_000_000:
         found, now = runs.run(100), runs.now
         seen.append((now, runs.current))
-        # 200 ms after a change all but trials run on the best
+        # 300 ms after a change all but trials run on the best
         if all(not 0 <= now - change < 300_000_000 for change in busy):
             late.append(found[1 if busy[0] <= now < busy[1] else 2])
     assert {1, 2} == {current for _, current in seen}
-    assert min(late) >= 95
+    assert sum(late) > 98.5 * len(late)
+    assert min(late) >= 80
+
+
+@pytest.mark.parametrize("slow_for", [2_000_000, 6_000_000])
+def test_a_core_that_has_slept_is_slow_at_first(slow_for: int) -> None:
+    """Two workers take 35 microseconds once both cores are awake, which takes longer than the first
+    spells of a trial; one takes 54."""
+    last, woken = 1, 0
+
+    def step(workers: int, now: int) -> int:
+        nonlocal last, woken
+        if workers > last:
+            woken = now
+        last = workers
+        return 54_000 if workers == 1 else 72_000 if now - woken < slow_for else 35_000
+
+    runs = Runs({1: 211_000, 2: 114_000}, 1, step)
+    while runs.now < 1_000_000_000:
+        runs.run(277)
+    assert runs.current == 2
+
+
+def test_two_workers_are_quicker_and_slower_by_turns() -> None:
+    """A virtual machine's processors are near each other and far from each other by turns."""
+    far = 1_000_000_000, 2_000_000_000
+
+    def step(workers: int, now: int) -> int:
+        return 54_000 if workers == 1 else 78_000 if far[0] <= now < far[1] else 33_000
+
+    runs, ideal = Runs({1: 211_000, 2: 114_000}, 2, step), 0
+    while runs.now < 3_000_000_000:
+        ideal += 277 * min(step(1, runs.now), step(2, runs.now))
+        runs.run(277)
+    assert runs.now < 1.06 * ideal
+
+
+def test_little_is_lost_on_imagined_machines() -> None:
+    """Cores that wake late, stalls, neighbours that come and go: on 120 of `machines`."""
+    lost = sorted(regret(seed, choosing) for seed in range(120))
+    assert sum(lost) / len(lost) < 1.025
+    assert lost[60] < 1.012  # half of them
+    assert lost[108] < 1.08  # nine in ten
 
 
 def test_a_process_that_is_halted_goes_on_trying() -> None:
@@ -246,7 +290,7 @@ def test_a_run_takes_the_quickest_with_the_same_bits(best: int) -> None:
     run, clock, choice = choosing_run(3000, times)
     assert choice.current == best
     assert sum(clock.taken.values()) == 6000
-    assert clock.taken[best] > 5800
+    assert clock.now < 1.015 * 6000 * 70_000  # what trials have cost
     assert min(clock.taken.values()) > 0
     assert run.control[control_block.STEP] == 6000
     fixed = Run(ring(64, 3), 1, state=np.zeros(128), counts=np.zeros(64, np.int64))

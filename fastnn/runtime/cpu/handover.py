@@ -25,6 +25,7 @@ from fastnn.runtime.cpu.layout import (
     DESCRIPTION_ALL,
     DESCRIPTION_CHOOSES,
     DESCRIPTION_COUNT,
+    OPENED,
     QUIT,
     READY,
     SEGMENT_ALL,
@@ -124,16 +125,15 @@ sleep_until = _of_three("pthread_cond_timedwait")
 get_time = _of_two("clock_gettime")
 
 candidate, decide, learn = choosing.candidate, choosing.decide, choosing.learn
+arrive = choosing.arrive
 for _function in choosing.FUNCTIONS:
     register_jitable(_function)
 
 
 @register_jitable
 def begin(description: int, fresh: int) -> None:
-    """Nobody is at the run's barrier (a fork may have copied it from the middle of a run); with
-    `fresh`, the control block holds no stop of a run before."""
+    """No kernel has raised; with `fresh`, the control block holds no stop of a run before."""
     parts = words(description)
-    atomic_store(parts[2], 0)
     atomic_store(parts[3] + 8 * FAULT, 0)
     if fresh != 0:
         control = words(parts[3])
@@ -160,6 +160,9 @@ def run_team(record: int, workers: int) -> None:
     team = words(record)
     description = team[TEAM_DESCRIPTION]
     team[TEAM_ACTIVE] = workers
+    barrier = words(description)[2]
+    atomic_store(barrier, 0)  # a fork may have copied it from the middle of a run
+    atomic_store(barrier + 8 * OPENED, 0)
     atomic_store(record + 8 * TEAM_DONE, 0)
     post(record, 1, workers, TASK)
     call_address(team[TEAM_RUN], description, 0, workers)
@@ -194,6 +197,8 @@ def by_spells(record: int, description: int) -> None:
             segment[SEGMENT_STEPS] = left
             run_team(record, 1)
             left = 0
+        else:
+            arrive(words(choice), left, unit)
         while left > 0 and control[STOP] == 0:
             use, steps, warm = decide(words(choice), left, unit, segment[SEGMENT_MOST])
             segment[SEGMENT_STEPS] = steps

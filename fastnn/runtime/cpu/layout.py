@@ -19,15 +19,19 @@ SEGMENT_STEPS, SEGMENT_ALL, SEGMENT_CHOICE, SEGMENT_UNIT, SEGMENT_MOST = 3, 7, 8
 # choice of a number of workers (see `choosing`): how many candidates, the current one's number,
 # that of the one that is being tried or -1, on how many workers the last steps ran, time of all
 # steps, what trials have cost, time at which the next one is due, on which side, time of the last
-# change; then for each candidate: workers, estimated time of a step, measured time of a unit of
-# work or 0, how often it was measured, time for which it is left alone when it disappoints, when
-# that ends, and time and units of work of the measurement that goes on
+# change; how long the trial that goes on has taken, of that the time and units of work that count,
+# and what trials had cost before it; then for each candidate: workers, estimated time of a step,
+# measured time of a unit of work or 0, how often it was measured, time for which it is left alone
+# when it disappoints, when that ends, time and units of work of the measurement that goes on, and
+# how many trials of it have come to nothing
 CHOICE_COUNT, CHOICE_CURRENT, CHOICE_TRIED, CHOICE_LAST, CHOICE_ELAPSED = 0, 1, 2, 3, 4
 CHOICE_SPENT, CHOICE_DUE, CHOICE_SIDE, CHOICE_SINCE = 5, 6, 7, 8
-CHOICE_WORDS = 9
+CHOICE_TRIAL, CHOICE_TIME, CHOICE_WORK, CHOICE_BEFORE = 9, 10, 11, 12
+CHOICE_WORDS = 13
 CANDIDATE_WORKERS, CANDIDATE_ESTIMATE, CANDIDATE_MEAN, CANDIDATE_SEEN = 0, 1, 2, 3
 CANDIDATE_HOLD, CANDIDATE_UNTIL, CANDIDATE_BUSY, CANDIDATE_DONE = 4, 5, 6, 7
-CANDIDATE_WORDS = 8
+CANDIDATE_FAILED = 8
+CANDIDATE_WORDS = 9
 # list of a size's words: address of the word that says which list was written last, the number of
 # this one, how many words; then for each its address and what it holds
 SIZE_WORDS = 3
@@ -61,8 +65,9 @@ ADVANCE_WORDS = 3
 PLACED_WORDS = 4
 LOCAL_OPERAND_WORDS = 4
 MOVE_WORDS = 3
-# barrier: workers that have arrived at word 0, generation at word 8 (another cache line)
-GENERATION = 8
+# barrier: how often workers have arrived in this run at word 0; at word 8 (another cache line)
+# twice the number of times it has opened, and 1 more if the run stops there
+OPENED = 8
 BARRIER_WORDS = 16
 DESCRIPTION_WORDS = DESCRIPTION_BARRIER + BARRIER_WORDS
 # team (see `handover`): address of `run`, address of the run's description, number of helpers, the

@@ -16,10 +16,10 @@ from fastnn.runtime.cpu.layout import (
     BARRIER,
     BEGIN,
     CALL_WORDS,
-    GENERATION,
     GROUP,
     LOCAL_OPERAND_WORDS,
     MOVE_WORDS,
+    OPENED,
     PLACED_WORDS,
     ROW_WORDS,
     SEGMENT_WORDS,
@@ -30,10 +30,10 @@ from fastnn.runtime.cpu.machine import (
     atomic_add,
     atomic_load,
     atomic_replace,
-    atomic_store,
     call_address,
     flush_to_zero,
     pause,
+    publish,
     restore_rounding,
     short_at,
     yield_core,
@@ -189,10 +189,27 @@ def run_serial(row: int, first: int, times: int, control: int, worker: int) -> N
 
 
 @register_jitable
-def meet(barrier: int, generation: int) -> None:
-    """Wait until the barrier has opened."""
+def last_to_arrive(barrier: int, workers: int, passed: int) -> bool:
+    """Arrive at the barrier, as one that has passed it so often in this run; whether all the others
+    have arrived already."""
+    return workers == 1 or atomic_add(barrier, 1) == workers * (passed + 1) - 1
+
+
+@register_jitable
+def open_barrier(barrier: int, passed: int, stop: int) -> None:
+    """Let the others pass, and tell them whether to stop. Nobody else writes this word meanwhile,
+    and who waits looks at no other."""
+    publish(barrier + 8 * OPENED, 2 * (passed + 1) + stop)
+
+
+@register_jitable
+def meet(barrier: int, passed: int) -> int:
+    """Wait until the barrier has opened; whether to stop."""
     turns = 0
-    while atomic_load(barrier + 8 * GENERATION) == generation:
+    while True:
+        opened = atomic_load(barrier + 8 * OPENED)
+        if opened > 2 * passed + 1:
+            return opened & 1
         turns += 1
         if turns > SPINS:
             yield_core()
@@ -201,11 +218,10 @@ def meet(barrier: int, generation: int) -> None:
 
 
 @register_jitable
-def resize(sizes: int, barrier: int, workers: int) -> None:
+def resize(sizes: int, barrier: int, workers: int, passed: int) -> None:
     """Make the tables those of a size, unless they are: one worker does, the others wait."""
-    generation = atomic_load(barrier + 8 * GENERATION)
-    if workers > 1 and atomic_add(barrier, 1) != workers - 1:
-        meet(barrier, generation)
+    if not last_to_arrive(barrier, workers, passed):
+        meet(barrier, passed)
         return
     head = words(sizes)
     last = words(head[0])
@@ -214,9 +230,7 @@ def resize(sizes: int, barrier: int, workers: int) -> None:
         for k in range(head[2]):
             word = words(sizes + 8 * (SIZE_WORDS + 2 * k))
             words(word[0])[0] = word[1]
-    if workers > 1:
-        atomic_store(barrier, 0)
-        atomic_add(barrier + 8 * GENERATION, 1)
+    open_barrier(barrier, passed, 0)
 
 
 def run(record: int, worker: int, workers: int) -> None:
@@ -226,12 +240,14 @@ def run(record: int, worker: int, workers: int) -> None:
     barrier = description[2]
     control = words(description[3])
     stopped = failed = False
+    passed = 0  # barriers
     for s in range(description[1]):
         segment = words(description[0] + 8 * SEGMENT_WORDS * s)
         times = segment[4] + segment[5] * worker
         sizes = words(segment[6])[0]
         if sizes != 0:
-            resize(sizes, barrier, workers)
+            resize(sizes, barrier, workers, passed)
+            passed += 1
         for _ in range(segment[3]):
             r = 0
             while r < segment[1]:
@@ -248,18 +264,16 @@ def run(record: int, worker: int, workers: int) -> None:
                     hi = min(row[1], blocks * (me + 1) // workers * row[2])
                     failed = run_blocks(at, first, times, description[3], lo, hi, row[3], worker)
                 elif row[0] == BARRIER:
-                    generation = atomic_load(barrier + 8 * GENERATION)
-                    if workers == 1 or atomic_add(barrier, 1) == workers - 1:
+                    if last_to_arrive(barrier, workers, passed):
                         run_serial(at, first, times, description[3], worker)
                         if atomic_load(description[3] + 8 * FAULT) != 0:
                             control[STOP] = KERNEL_FAILED
-                        if workers > 1:
-                            atomic_store(barrier, 0)
-                            atomic_add(barrier + 8 * GENERATION, 1)
+                        stopped = control[STOP] != 0
+                        open_barrier(barrier, passed, int(stopped))
                     else:
-                        meet(barrier, generation)
-                    if control[STOP] != 0:
-                        stopped = True
+                        stopped = meet(barrier, passed) != 0
+                    passed += 1
+                    if stopped:
                         break
                 elif row[0] == BEGIN:
                     if not enter(times, row[1], row[2], worker, 0, ALL):

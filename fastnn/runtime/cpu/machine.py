@@ -60,6 +60,18 @@ def atomic_store(tc: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
+def publish(tc: Any, address: Any, value: Any) -> Any:
+    """Store a word: who reads it sees all that this thread has written before."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], _I64.as_pointer())
+        builder.store_atomic(args[1], pointer, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
 def atomic_swap(tc: Any, address: Any, value: Any) -> Any:
     """Store a word; returns the one that was there."""
 

@@ -111,7 +111,8 @@ class Description:
 
     @property
     def barrier(self) -> np.ndarray:
-        """How many workers have arrived at the barrier, and the number of times it has opened."""
+        """How often workers have arrived at the barrier in the last run on several, and how often
+        it has opened (see `layout`)."""
         return self.words[layout.DESCRIPTION_BARRIER :]
 
     def asked_by(self, team: int) -> None:
