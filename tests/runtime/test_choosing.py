@@ -134,6 +134,18 @@ def test_a_core_that_has_slept_is_slow_at_first(slow_for: int) -> None:
     assert runs.current == 2
 
 
+@pytest.mark.parametrize("slower", [400_000, 2_500_000, 30_000_000])
+def test_runs_of_one_step_each(slower: int) -> None:
+    """As a compiled step makes them. A machine gets busy while two workers are current."""
+    runs = Runs({1: 211_000, 2: 114_000}, 2, lambda w, now: 280_000 if w == 1 else slower)
+    begun = 0
+    for k in range(2000):
+        begun = runs.now if k == 1000 else begun
+        runs.run(1)
+    assert runs.current == 1
+    assert runs.now - begun < 1.03 * 1000 * 280_000 + 2 * slower
+
+
 def test_two_workers_are_quicker_and_slower_by_turns() -> None:
     """A virtual machine's processors are near each other and far from each other by turns."""
     far = 1_000_000_000, 2_000_000_000

@@ -138,9 +138,10 @@ def affordable(c: Any, number: int, left: int, unit: int) -> bool:
 
 
 def arrive(c: Any, left: int, unit: int) -> None:
-    """A run of so many steps begins: if it is more than a few, its threads have to wake first."""
+    """A run of so many steps begins: its threads have to wake first. Where that is much of the
+    run's time it counts, or runs of a step each would measure nothing."""
     mean = c[candidate(c[CHOICE_CURRENT]) + CANDIDATE_MEAN]
-    if left * unit * mean // 1024 >= 16 * WARM:
+    if left >= 16 and left * unit * mean // 1024 >= 16 * WARM:
         c[CHOICE_LAST] = 0
 
 
