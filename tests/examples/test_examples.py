@@ -59,6 +59,13 @@ EXAMPLES = {
         "labels a class",
     ),
     "gan_digits": (["--epochs", "25"], lambda r: r[0] >= 2 and r[1] > 0.4, "classes made"),
+    "doubled_symbols": (
+        ["--epochs", "20"],
+        lambda r: (
+            r["trimmed"].pop("doubled") == 0.0 and min(min(v.values()) for v in r.values()) > 0.95
+        ),
+        "letters alone",
+    ),
     "gpu_digits_mlp": (["--epochs", "3", "--check"], lambda r: r[-1] < 0.6 * r[0], "agree to"),
 }
 
