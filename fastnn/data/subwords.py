@@ -12,24 +12,25 @@ from itertools import pairwise
 from typing import Any
 
 from fastnn import files
-from fastnn.data import libraries
+from fastnn.data import libraries, scripts
 from fastnn.errors import DataError, check_whole
 
 #: ends a piece that the next one belongs to
 GOES_ON = "@@"
-#: a word, with what hyphens and apostrophes join; or another sign
-_WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]")
+#: half of a pair that stands for one character in UTF-16, and alone for nothing
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _BEFORE = re.compile(r"\s+([.,!?;:)\]}%])")
 _AFTER = re.compile(r"([(\[{])\s+")
 
 
 def split_words(text: str, lower: bool = True) -> list[str]:
-    """The words and signs of a text, in small letters if `lower`.
+    """The words and signs of a text, in small letters if `lower`. Hyphens and apostrophes join
+    the parts of a word.
 
     >>> split_words("A man's T-shirt, blue.")
     ['a', "man's", 't-shirt', ',', 'blue', '.']
     """
-    return _WORD.findall(text.lower() if lower else text)
+    return scripts.words("'’-").findall(text.lower() if lower else text)
 
 
 def join_words(words: Iterable[str]) -> str:
@@ -81,7 +82,8 @@ class Subwords:
                 are not all the same.
 
         Raises OptionError for a negative number of merges and for another library, ImportError for
-        a library that is not installed.
+        a library that is not installed, DataError for half a surrogate pair in a word, which
+        tokenizers can't take.
         """
         check_whole("Subwords.learn", 0, merges=merges)
         theirs = libraries.choose(library, "tokenizers", "tokenizers")
@@ -179,6 +181,13 @@ class Subwords:
 def _learn_with(tokenizers: Any, words: Iterable[str], merges: int) -> list[tuple[str, str]]:
     """Pairs learnt by the library tokenizers."""
     parts = [word for word in words if word]
+    broken = next((word for word in parts if _SURROGATE.search(word)), None)
+    if broken is not None:
+        raise DataError(
+            "Subwords.learn: expected words of Unicode characters, as the library tokenizers takes "
+            f"them, got {broken[:60]!r} with half a surrogate pair; remove it, say with "
+            'word.encode("utf-8", "ignore").decode(), or take library="own"'
+        )
     room = len({sign for word in parts for sign in word}) + merges
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=room, min_frequency=2, special_tokens=[], show_progress=False

@@ -8,7 +8,6 @@ LSTM-CNNs-CRF", ACL 2016, without their pre-trained vectors.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import nn, ops
+from fastnn.data import scripts
 from fastnn.data.bucketing import predict_sequences
 from fastnn.data.conll2003 import Scheme, Sentences
 from fastnn.data.metrics import entities
@@ -163,8 +163,8 @@ def predict_tags(
     return [encoder.tags.decode(tags) for tags in model.crf.decode(padded, lengths)]
 
 
-#: abbreviations of letters, words and numbers with what may join them, or one other character
-_WORD = re.compile(r"(?:[A-Za-z]\.){2,}|\w+(?:[-'’&.,/]\w+)*|\S")
+#: abbreviations of letters; and what may join words and numbers
+_ABBREVIATIONS, _JOINED_BY = r"(?:[A-Za-z]\.){2,}", "-'’&.,/"
 
 
 def words_of(text: str) -> list[str]:
@@ -173,7 +173,7 @@ def words_of(text: str) -> list[str]:
     >>> words_of("Peter's U.S. trip cost $1,000.50.")
     ["Peter's", 'U.S.', 'trip', 'cost', '$', '1,000.50', '.']
     """
-    return _WORD.findall(text)
+    return scripts.words(_JOINED_BY, _ABBREVIATIONS).findall(text)
 
 
 def marked(words: Sequence[str], tags: Sequence[str]) -> str:

@@ -143,6 +143,15 @@ def test_pairs_of_tokenizers_split_words_as_they_do_there():
         assert own == theirs.encode(word).tokens
 
 
+def test_half_a_surrogate_pair():
+    """tokenizers can't take one; our code can."""
+    words = ["ab", "ab\ud800"] * 2
+    with pytest.raises(DataError, match=r"got 'ab\\ud800' with half a surrogate pair; remove it"):
+        Subwords.learn(words, 2, library="tokenizers")
+    pieces = Subwords.learn(words, 2)
+    assert pieces.join(pieces.split(words)) == words
+
+
 def test_tokenizers_takes_the_most_frequent_pairs_as_our_code_does():
     """Where no two are equally frequent."""
     words = ["low"] * 50 + ["lower"] * 21 + ["newest"] * 60 + ["widest"] * 33

@@ -14,6 +14,7 @@ from fastnn.data.multi30k import load_multi30k
 from fastnn.data.subwords import Subwords, _joined, join_words, split_words
 from fastnn.data.translation import bleu, chrf
 from fastnn.errors import DataError, OptionError
+from fastnn.tasks.tagger import words_of
 
 TEXT = "low low low low low lower lower newest newest newest newest newest newest widest widest"
 
@@ -127,6 +128,23 @@ def test_chrf(hypotheses: list[str], references: list[str], lower: bool, want: f
     assert chrf(hypotheses, references, lower=lower) == pytest.approx(want, rel=1e-12)
 
 
+#: words of scripts with marks, which belong to the letters before them, and of others
+SCRIPTS = [
+    "मेरा", "नमस्ते", "ภาษาไทยที่", "שָׁלוֹם", "مَرْحَبًا", "می\u200cخواهم", "e\u0301te\u0301", "猫は",
+    "Ελλάδα", "👩\u200d", "𑄌𑄋𑄴𑄟𑄳𑄦",
+]  # fmt: skip
+
+
+def test_words_of_any_script() -> None:
+    text = ", ".join(SCRIPTS)
+    assert split_words(text, lower=False)[::2] == SCRIPTS
+    assert set(split_words(text)[1::2]) == {","}
+    assert words_of(text)[::2] == SCRIPTS
+    assert join_words(split_words(text, lower=False)) == text
+    joined = "".join(f"\u0301{chr(sign)}" for sign in range(0x300, 0x370))
+    assert split_words(f"a{joined} b") == [f"a{joined}", "b"]
+
+
 def test_scores_take_lists_of_equal_length() -> None:
     with pytest.raises(DataError, match="chrf: expected as many references as translations"):
         chrf([], [])
@@ -148,6 +166,32 @@ def test_files_of_multi30k(tmp_path: Any) -> None:
     (tmp_path / names[0]).write_bytes(gzip.compress(b"one\n"))
     with pytest.raises(DataError, match=r"as many lines in train\.en\.gz as in train\.de\.gz"):
         load_multi30k(folder=tmp_path)
-    (tmp_path / names[0]).write_bytes(b"one\n")
-    with pytest.raises(DataError, match="not a gzip file"):
-        load_multi30k(folder=tmp_path)
+    packed = bytearray(gzip.compress(b"one\n"))
+    packed[10] ^= 0xFF  # the first of the compressed bytes
+    for content in (b"one\n", bytes(packed)):
+        (tmp_path / names[0]).write_bytes(content)
+        with pytest.raises(DataError, match="not a gzip file"):
+            load_multi30k(folder=tmp_path)
+
+
+def test_translations_of_a_folder(tmp_path: Any) -> None:
+    """Any two languages, packed or not, and no others are asked for."""
+    for name in ("train.en", "valid.en", "test.en", "train.cy", "val.cy.gz", "test_2016_flickr.cy"):
+        text = f"\ufeff{name}\r\n".encode()
+        (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    data = load_multi30k("en", "cy", folder=tmp_path)
+    assert data.train == (["train.en"], ["train.cy"])
+    assert data.valid == (["valid.en"], ["val.cy.gz"])
+    assert data.test == (["test.en"], ["test_2016_flickr.cy"])
+    with pytest.raises(
+        DataError, match=r"expected train\.de or train\.de\.gz, a sentence a line; non"
+    ):
+        load_multi30k("en", "de", folder=tmp_path)
+    with pytest.raises(DataError, match="there is no such folder"):
+        load_multi30k("en", "de", folder=tmp_path / "nowhere")
+    with pytest.raises(OptionError, match="two different languages, as files' names end"):
+        load_multi30k("en", "../de", folder=tmp_path)
+    with pytest.raises(
+        OptionError, match="two different languages of en, de, fr, got 'en' and 'cy'"
+    ):
+        load_multi30k("en", "cy")
