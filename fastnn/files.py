@@ -11,6 +11,7 @@ What a killed process left beside a file is removed when that file is next writt
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import io
@@ -134,9 +135,20 @@ def _decoded(content: bytes, what: str, fault: Fault) -> str:
     except UnicodeDecodeError as error:
         raise fault(
             f"{what}: expected UTF-8, got byte {content[error.start]:#04x} at place "
-            f"{error.start}; convert it, say with iconv -f latin1 -t utf-8"
+            f"{error.start}; {_converted(content, error)}"
         ) from None
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _converted(content: bytes, error: UnicodeDecodeError) -> str:
+    """What helps against a text that is not UTF-8."""
+    if content.startswith(b"\x1f\x8b"):
+        return "it is packed: unpack it with gunzip"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "convert it with iconv -f utf-16 -t utf-8"
+    if error.reason == "unexpected end of data":
+        return "it ends within a character: is it truncated?"
+    return "convert it, say with iconv -f latin1 -t utf-8"
 
 
 def strings(value: Any) -> bool:

@@ -202,6 +202,14 @@ def test_text_that_is_not_unicode(tmp_path):
         (tmp_path / name).write_bytes(b"caf\xe9 \n")
     with pytest.raises(DataError, match=r"expected UTF-8, got byte 0xe9 at place 3; convert it"):
         load_ptb(folder=tmp_path)
+    for content, remedy in (
+        (gzip.compress(b"a"), "unpack it with gunzip"),
+        ("é".encode("utf-16"), "with iconv -f utf-16 -t utf-8"),
+        ("aé".encode()[:-1], "it ends within a character: is it truncated"),
+    ):
+        (tmp_path / "text").write_bytes(content)
+        with pytest.raises(DataError, match=remedy):
+            files.read_text(tmp_path / "text")
 
 
 def test_sizes_that_a_header_claims_are_not_believed(tmp_path):
