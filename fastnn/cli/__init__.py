@@ -104,6 +104,8 @@ def group() -> Any:
                     ctx.exit(TERMINATED)
                 raise
             except (FastnnError, OSError, ImportError) as error:
+                if isinstance(error, BrokenPipeError):  # who read it has had enough; click knows
+                    raise
                 if os.environ.get("FASTNN_DEBUG"):
                     raise
                 raise click.ClickException(" ".join(str(error).split())) from error

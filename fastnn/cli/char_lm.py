@@ -12,6 +12,7 @@ from fastnn.cli.ranges import Number
 
 
 @click.command("char-lm")
+@options.own_folder("input.txt, any text")
 @options.count("--embedding", 64, "Size of a character embedding.")
 @options.count("--hidden", 256, "Units per layer.")
 @options.count("--layers", 2, "LSTM layers.")
@@ -30,7 +31,8 @@ from fastnn.cli.ranges import Number
 )
 @click.pass_context
 def char_lm(
-    ctx: click.Context, /, output: Path, quiet: bool, dynamic: float, ngram: int, **more: Any
+    ctx: click.Context, /, folder: Path | None, output: Path, quiet: bool, dynamic: float,
+    ngram: int, **more: Any,
 ) -> None:  # fmt: skip
     """Text character by character: Shakespeare's plays, 1.1 MB to download.
 
@@ -45,7 +47,7 @@ def char_lm(
     from fastnn.tasks.mixture import NGramBeside, mixed_loss
 
     options.check_net(ctx)
-    text = load_shakespeare()
+    text = load_shakespeare(folder=folder)
     trainer, history, bits = train_char_lm(
         text, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
     )

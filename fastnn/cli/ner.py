@@ -11,6 +11,8 @@ from fastnn.cli import options
 
 
 @click.command("ner")
+@options.own_folder("train.txt, valid.txt and test.txt, a word and its tag a line, an empty line "
+                    "after a sentence")  # fmt: skip
 @options.count("--embedding", 100, "Size of a word embedding.")
 @options.count("--hidden", 160, "Units per direction.")
 @options.share("--dropout", 0.5, "Dropout probability of a word's features and of units.")
@@ -23,7 +25,7 @@ from fastnn.cli import options
     batch="Sentences per step.",
 )
 @click.pass_context
-def ner(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
+def ner(ctx: click.Context, /, folder: Path | None, output: Path, quiet: bool, **more: Any) -> None:
     """Names in news: CoNLL-2003, 4.9 MB to download.
 
     A bidirectional LSTM over words and their characters with a conditional random field, without
@@ -34,7 +36,7 @@ def ner(ctx: click.Context, /, output: Path, quiet: bool, **more: Any) -> None:
     from fastnn.tasks.tag_pictures import draw_transitions, draw_types
     from fastnn.tasks.tagger import Tagger, predict_tags
 
-    data = load_conll2003(scheme="IOBES")
+    data = load_conll2003(scheme="IOBES", folder=folder)
     trainer, history, scores, encoder = train_ner(
         data,
         verbose=not quiet,

@@ -59,6 +59,14 @@ def share(name: str, default: float, text: str) -> Callable[[Command], Command]:
     )  # fmt: skip
 
 
+def own_folder(holds: str) -> Callable[[Command], Command]:
+    """An option for a folder with files of a user's own, in the place of the public ones."""
+    return click.option(
+        "--folder", type=click.Path(file_okay=False, path_type=Path),
+        help=f"Files of your own in the place of the public ones: {holds}.",
+    )  # fmt: skip
+
+
 def language_model(command: Command) -> Command:
     """The options that language models of characters and words have in common."""
     options: list[Callable[[Command], Command]] = [

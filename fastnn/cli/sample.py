@@ -9,12 +9,16 @@ import click
 
 from fastnn.cli.ranges import Number
 
+#: the checkpoint that is meant where none is given
+DEFAULT = Path("runs/char-lm")
 #: the options of each kind of model
 OPTIONS = {
     "text": ("length", "temperature", "prime", "precision"),
     "images": ("count", "walk", "truncation", "output"),
     "sound": ("digit", "seconds", "temperature", "output"),
 }
+#: what models of the kinds of `description` make
+SAMPLES = {"language": "text", "images": "images", "wavenet": "sound"}
 #: what stands for options that are not given
 DEFAULTS: dict[str, dict[str, Any]] = {
     "text": {"temperature": 0.8},
@@ -24,7 +28,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path), default="runs/char-lm")
+@click.argument("place", metavar="[CHECKPOINT]", required=False, type=click.Path(path_type=Path))
+@click.option("--checkpoint", type=click.Path(path_type=Path),
+              help="The same as the argument, as other commands have it.  [default: runs/char-lm]",
+)  # fmt: skip
 @click.option(
     "--length",
     default=500,
@@ -58,19 +65,24 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0),
               help="Seed of the random numbers.")  # fmt: skip
 @click.pass_context
-def sample(ctx: click.Context, /, checkpoint: Path, seed: int, **given: Any) -> None:
+def sample(
+    ctx: click.Context, /, place: Path | None, checkpoint: Path | None, seed: int, **given: Any
+) -> None:
     """Write text with a language model, draw images, or say a digit.
 
     CHECKPOINT is what `fastnn train char-lm`, `word-lm`, `vae`, `gan` or `wavenet` wrote: the file
-    or its folder.
+    or its folder; by default runs/char-lm.
     """
     from fastnn.tasks import description
 
-    with description.read(checkpoint, "a model that makes samples", "fastnn train ...") as (
-        _,
-        state,
-    ):
-        kind = "images" if "kind" in state else "sound" if "sound" in state else "text"
+    if place is not None and checkpoint is not None:
+        raise click.UsageError(
+            f"expected one checkpoint, got {str(place)!r} and --checkpoint {str(checkpoint)!r}; "
+            "leave one out"
+        )
+    checkpoint = place or checkpoint or DEFAULT
+    with description.read(checkpoint, "language", "images", "wavenet") as (_, state):
+        kind = SAMPLES.get(description.kind_of(state) or "", "text")
     for name, value in given.items():
         mine = name in OPTIONS[kind]
         if not mine and ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT:

@@ -16,7 +16,7 @@ import click
 @click.option("--spaces", is_flag=True,
               help="Split words at spaces only, and not before punctuation.")  # fmt: skip
 def tag(files: tuple[Path, ...], checkpoint: Path, columns: bool, spaces: bool) -> None:
-    """Mark the names in FILES, or in the standard input, a sentence a line.
+    """Mark the names in FILES, or in the standard input, a sentence a line. Empty lines stay.
 
     The checkpoint carries the symbols and settings of the model.
     """
@@ -26,10 +26,14 @@ def tag(files: tuple[Path, ...], checkpoint: Path, columns: bool, spaces: bool) 
 
     model, encoder = load_tagger(checkpoint)
     texts = [read_text(path, "text") for path in files] if files else [read_input()]
-    lines = [line for text in texts for line in lines_of(text) if line.strip()]
+    lines = [line for text in texts for line in lines_of(text)]
     sentences = [line.split() if spaces else words_of(line) for line in lines]
-    found = predict_tags(model, encoder, sentences) if sentences else []
-    for words, tags in zip(sentences, found, strict=True):
+    full = [words for words in sentences if words]
+    found = iter(predict_tags(model, encoder, full) if full else [])
+    for words in sentences:
+        tags = next(found) if words else []
+        if columns and not words:  # an empty line ends a sentence
+            continue
         if columns:
             rows = zip(words, tags, strict=True)
             click.echo("\n".join(f"{word} {name}" for word, name in rows) + "\n")

@@ -11,8 +11,12 @@ from fastnn.cli import options
 
 
 @click.command("translate")
-@click.option("--source", default="en", show_default=True, help="Language: en, de or fr.")
-@click.option("--target", default="de", show_default=True, help="Language: en, de or fr.")
+@options.own_folder("train.en, train.de, valid.en, ..., test.de, a sentence a line, or packed with "
+                    "gzip, train.en.gz")  # fmt: skip
+@click.option("--source", default="en", show_default=True,
+              help="Language: en, de or fr; with --folder any, as the files' names end.",
+)  # fmt: skip
+@click.option("--target", default="de", show_default=True, help="The other language.")
 @click.option("--model", default="gru", show_default=True,
               type=click.Choice(["gru", "transformer"]), help="Kind of model.")  # fmt: skip
 @options.count("--size", 256, "Size of vectors, units and steps.")
@@ -36,8 +40,8 @@ from fastnn.cli import options
     batch="Pairs of sentences per step.",
 )
 @click.pass_context
-def translate(ctx: click.Context, /, output: Path, quiet: bool, source: str, target: str,
-              **more: Any) -> None:  # fmt: skip
+def translate(ctx: click.Context, /, folder: Path | None, output: Path, quiet: bool, source: str,
+              target: str, **more: Any) -> None:  # fmt: skip
     """Translation: descriptions of pictures (Multi30k), 2 MB to download.
 
     A recurrent net with attention, or a Transformer, over subwords. `fastnn translate` uses
@@ -47,7 +51,7 @@ def translate(ctx: click.Context, /, output: Path, quiet: bool, source: str, tar
     from fastnn.data.multi30k import load_multi30k
     from fastnn.tasks.translate import save_description, train_translator
 
-    data = load_multi30k(source, target)
+    data = load_multi30k(source, target, folder=folder)
     trainer, history, translator, scores = train_translator(
         data, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
     )

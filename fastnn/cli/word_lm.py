@@ -13,6 +13,7 @@ from fastnn.cli.ranges import Number
 
 
 @click.command("word-lm")
+@options.own_folder("ptb.train.txt, ptb.valid.txt and ptb.test.txt, words between spaces")
 @options.count("--embedding", 200, "Size of a word embedding.")
 @options.count("--hidden", 200, "Units per layer.")
 @options.count("--layers", 1, "LSTM layers.")
@@ -38,7 +39,8 @@ from fastnn.cli.ranges import Number
 )
 @click.pass_context
 def word_lm(
-    ctx: click.Context, /, output: Path, quiet: bool, cache: int, ngram: int, **more: Any
+    ctx: click.Context, /, folder: Path | None, output: Path, quiet: bool, cache: int, ngram: int,
+    **more: Any,
 ) -> None:  # fmt: skip
     """Text word by word: Penn Treebank, 6 MB to download.
 
@@ -53,7 +55,7 @@ def word_lm(
     from fastnn.tasks.word_lm import train_word_lm
 
     options.check_net(ctx)
-    words = load_ptb()
+    words = load_ptb(folder=folder)
     trainer, history, (valid, test) = train_word_lm(
         words, verbose=not quiet, callbacks=[options.KeepCheckpoint(output)], **more
     )

@@ -16,6 +16,8 @@ Scheme: TypeAlias = Literal["IOB1", "IOB2", "IOBES"]
 
 #: stands at the beginning of each document, as a sentence of its own
 DOCUMENT = "-DOCSTART-"
+#: columns that files may have, and what they are called where a line has others
+COLUMNS = {2: "two columns (word and tag), as in the first line", 4: "four columns"}
 
 
 @dataclass(frozen=True)
@@ -93,35 +95,42 @@ def read_conll(path: str | os.PathLike[str], *, scheme: Scheme = "IOB2") -> Sent
 
     One word per line: the word, its part of speech, the tag of its phrase and the tag of its
     entity, separated by spaces; an empty line after each sentence. The tags may be in any scheme.
+    Files with two columns, word and tag, are read, too; parts of speech and phrases are "-" then.
 
     Args:
         path: the file, UTF-8.
         scheme: the scheme of the entity tags returned.
 
-    Raises DataError for a line without four columns, or an invalid tag.
+    Raises DataError for a line without four columns (or two, as the first line has), or an invalid
+    tag.
     """
     _check(scheme)
-    columns: list[tuple[list[str], ...]] = []
+    found: list[tuple[list[str], ...]] = []
     documents: list[int] = []
     document = -1
     current: list[list[str]] = []
+    wanted = 0
     path = files.as_path(path)
     for number, line in enumerate([*files.read_text(path).split("\n"), ""], 1):
         fields = line.split()
-        if fields and len(fields) != 4:
+        if fields and (len(fields) not in COLUMNS or wanted not in (0, len(fields))):
+            expected = COLUMNS.get(wanted, "four columns, or two (word and tag)")
             raise DataError(
-                f"{path}, line {number}: expected four columns, got {files.one_line(repr(line))}"
+                f"{path}, line {number}: expected {expected}, got {files.one_line(repr(line))}"
             )
+        wanted = wanted or len(fields)
+        if len(fields) == 2:
+            fields = [fields[0], "-", "-", fields[1]]
         if fields and fields[0] == DOCUMENT:
             document += 1
         elif fields:
             current.append(fields)
         elif current:
             words, pos, chunks, tags = (list(column) for column in zip(*current, strict=True))
-            columns.append((words, pos, chunks, convert_tags(tags, scheme)))
+            found.append((words, pos, chunks, convert_tags(tags, scheme)))
             documents.append(max(document, 0))
             current = []
-    words_, pos_, chunks_, tags_ = ([sentence[k] for sentence in columns] for k in range(4))
+    words_, pos_, chunks_, tags_ = ([sentence[k] for sentence in found] for k in range(4))
     return Sentences(words_, pos_, chunks_, tags_, documents, scheme)
 
 

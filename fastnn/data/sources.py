@@ -76,7 +76,8 @@ def _find(source: Source, folder: str | os.PathLike[str] | None, download: bool)
         given = files.as_path(folder, "folder")
         missing = [part.name for part in source.parts if not (given / part.name).exists()]
         if missing:
-            raise DataError(f"{source.name}: expected {', '.join(missing)} in {given}")
+            there = "" if given.is_dir() else "; there is no such folder: check the path"
+            raise DataError(f"{source.name}: expected {', '.join(missing)} in {given}{there}")
         return given
     by_hand = _by_hand(source)
     if by_hand is not None:

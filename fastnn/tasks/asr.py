@@ -342,7 +342,7 @@ def load_speech_recogniser(path: str | os.PathLike[str]) -> Recogniser:
     Raises DataError where the description is missing or bad, CheckpointError for a bad checkpoint
     or one that does not belong to the description.
     """
-    with description.read(path, "a speech recogniser", "fastnn train asr") as (checkpoint, state):
+    with description.read(path, "asr") as (checkpoint, state):
         if state["task"] != "asr":
             raise ValueError(f"it is of the task {state['task']!r}")
         for name in ("symbols", "texts"):

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,41 @@ FREE = frozenset({
 })  # fmt: skip
 #: and what may differ where training goes on: shapes are compared anyway, texts may become more
 CHANGING = frozenset({"options", "texts"})
+
+
+class Kind(NamedTuple):
+    """A kind of described model: what it is, what trains it, and what uses it."""
+
+    what: str
+    trained: str
+    used: str
+
+
+KINDS = {
+    "asr": Kind("a speech recogniser", "fastnn train asr", "fastnn transcribe"),
+    "ner": Kind("a tagger", "fastnn train ner", "fastnn tag"),
+    "translate": Kind("a translator", "fastnn train translate", "fastnn translate"),
+    "language": Kind(
+        "a language model", "fastnn train char-lm` or `fastnn train word-lm", "fastnn sample"
+    ),
+    "recordings": Kind("a model of recordings", "fastnn train speech-commands", "fastnn recognise"),
+    "images": Kind("a model of images", "fastnn train vae` or `fastnn train gan", "fastnn sample"),
+    "wavenet": Kind("a WaveNet", "fastnn train wavenet", "fastnn sample"),
+    "memory": Kind("a net with a memory", "fastnn train copy", ""),
+}
+
+
+def kind_of(state: Any) -> str | None:
+    """The kind of model, among `KINDS`, that a description is of; None if that can't be told."""
+    if not isinstance(state, Mapping):
+        return None
+    task, kind = state.get("task"), state.get("kind")
+    if task in ("asr", "ner"):
+        return str(task)
+    if kind is not None:
+        return "recordings" if kind == "recordings" else "images"
+    signs = {"translator": "translate", "unit": "language", "sound": "wavenet", "net": "memory"}
+    return next((name for sign, name in signs.items() if sign in state), None)
 
 
 def digests(state: Mapping[str, Any]) -> list[str]:
@@ -84,28 +120,44 @@ def write(checkpoint: Path, state: dict[str, Any], model: nn.Module | None = Non
 
 
 @contextmanager
-def read(path: str | os.PathLike[str], what: str, command: str) -> Iterator[tuple[Path, Any]]:
+def read(path: str | os.PathLike[str], *kinds: str) -> Iterator[tuple[Path, Any]]:
     """A checkpoint and its description's contents, for a context that makes the model of them.
 
     Args:
         path: the checkpoint, or the folder with its `model.safetensors`.
-        what: what is described, for messages.
-        command: what writes such a description.
+        kinds: those of `KINDS` that are expected.
 
-    Raises DataError where there is no description, where the context finds it bad, and where it is
-    that of another training than the checkpoint.
+    Raises DataError where there is no description, where it stands in the checkpoint's place, where
+    it is of a model of another kind, where the context finds it bad, and where it is that of
+    another training than the checkpoint.
     """
-    checkpoint = files.as_path(path)
+    given = checkpoint = files.as_path(path)
+    what = " or ".join(KINDS[kind].what for kind in kinds)
+    command = "` or `".join(KINDS[kind].trained for kind in kinds)
+    if not os.path.lexists(given):
+        raise DataError(
+            f"{given}: no such file or folder; expected the checkpoint of {what}, as `{command}` "
+            "writes it, or its folder; check the path"
+        )
+    if given.suffix == ".json" and not os.path.isdir(given):
+        raise DataError(
+            f"{given}: expected the checkpoint of {what}, or its folder, got a description; give "
+            f"{given.with_suffix('.safetensors')}"
+        )
     if os.path.isdir(checkpoint):
         checkpoint = checkpoint / "model.safetensors"
     description = checkpoint.with_suffix(".json")
     expected = f"expected the description of {what}, as `{command}` writes it"
     if not os.path.isfile(description):
-        raise DataError(f"{description}: no such file; {expected}")
+        where = "in this folder" if checkpoint != given else "beside the checkpoint"
+        raise DataError(f"{description}: no such file {where}; {expected}")
     text = files.read_text(description, f"description of {what}")
+    other = None
     try:
         state = json.loads(text)
-        yield checkpoint, state
+        other = kind_of(state)
+        if other in (None, *kinds):
+            yield checkpoint, state
     except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         found = "some of it is of another kind"
         if isinstance(error, ValueError):
@@ -113,12 +165,24 @@ def read(path: str | os.PathLike[str], what: str, command: str) -> Iterator[tupl
         elif isinstance(error, KeyError):
             found = f"it has no {str(error.args[0])!r}, so it may be of another task"
         raise DataError(f"{description}: {expected} ({files.one_line(found)})") from None
+    if other is not None and other not in kinds:
+        raise DataError(
+            f"{description}: {expected}, got that of {KINDS[other].what}, a model of another task; "
+            f"{_use(other, given)}"
+        )
     if not _belong(head(checkpoint), state):
         raise DataError(
             f"{description}: expected the description of the checkpoint {str(checkpoint)!r}, got "
             "that of another training (it has other symbols or settings, or was changed); use the "
             f"file that was written with the checkpoint, or train again with `{command}`"
         )
+
+
+def _use(kind: str, path: Path) -> str:
+    """How a model of a kind is used."""
+    if not KINDS[kind].used:
+        return "no command uses it; fastnn.tasks.memory.load_memory loads it in Python"
+    return f"use it with `{KINDS[kind].used} --checkpoint {shlex.quote(str(path))}`"
 
 
 def _belong(there: Mapping[str, Any], state: Mapping[str, Any]) -> bool:

@@ -272,7 +272,7 @@ def load_image_model(path: str | os.PathLike[str]) -> tuple[Model, tuple[int, in
 
     Raises DataError where there is no description, CheckpointError for a bad checkpoint.
     """
-    with description.read(path, "a model of images", "fastnn train vae") as (checkpoint, state):
+    with description.read(path, "images") as (checkpoint, state):
         kind, (height, width) = state["kind"], state["shape"]
         files.check_options(
             {**state["options"], "height": height, "width": width, "latent": state["latent"]}

@@ -331,8 +331,7 @@ def load_language_model(
 
     Raises DataError where there is no description, CheckpointError for a bad checkpoint.
     """
-    command = "fastnn train char-lm"
-    with description.read(path, "a language model", command) as (checkpoint, state):
+    with description.read(path, "language") as (checkpoint, state):
         if not files.strings(state["symbols"]):
             raise ValueError("symbols are not strings")
         files.check_options({**state["options"], "streams": state["streams"]})

@@ -348,7 +348,7 @@ def load_memory(path: str | os.PathLike[str]) -> MemoryNet:
 
     Raises DataError where the description is missing or bad, CheckpointError for a bad checkpoint.
     """
-    with description.read(path, "a net with a memory", "fastnn train copy") as (checkpoint, state):
+    with description.read(path, "memory") as (checkpoint, state):
         files.check_options(state["options"])
         try:
             model = MemoryNet(state["task"], state["net"], **state["options"])

@@ -15,7 +15,7 @@ from fastnn.data.bucketing import Buckets
 from fastnn.data.conll2003 import Conll2003, Sentences
 from fastnn.data.metrics import EntityScores, entity_scores
 from fastnn.data.text import Vocabulary
-from fastnn.errors import FastnnError, OptionError
+from fastnn.errors import DataError, FastnnError, OptionError
 from fastnn.optim.schedules import Polynomial
 from fastnn.tasks import description, training
 from fastnn.tasks.tagger import PADDING, UNKNOWN, Encoder, Tagger, predict_tags
@@ -80,7 +80,12 @@ def train_ner(
 
     Returns the trainer, the history (with "val_f1" after each epoch), the scores of "valid" and
     "test" (none after Ctrl-C), and what makes numbers of sentences.
+
+    Raises DataError for a part without sentences.
     """
+    for part, sentences in (("train", data.train), ("valid", data.valid), ("test", data.test)):
+        if not len(sentences):
+            raise DataError(f"train_ner: expected sentences in the part {part!r}, got none")
     encoder = Encoder.fit(data.train)
     model = encoder.model(embedding=embedding, hidden=hidden, dropout=dropout)
     description.mark(model, described(model, encoder))
@@ -128,7 +133,7 @@ def load_tagger(path: str | os.PathLike[str]) -> tuple[Tagger, Encoder]:
 
     Raises DataError where the description is missing or bad, CheckpointError for a bad checkpoint.
     """
-    with description.read(path, "a tagger", "fastnn train ner") as (checkpoint, state):
+    with description.read(path, "ner") as (checkpoint, state):
         if state["task"] != "ner":
             raise ValueError(f"it is of the task {state['task']!r}")
         for name in ("words", "characters", "tags"):

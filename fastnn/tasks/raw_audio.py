@@ -273,8 +273,7 @@ def load_recogniser(path: str | os.PathLike[str]) -> Recogniser:
 
     Raises DataError where there is no description, CheckpointError for a bad checkpoint.
     """
-    what, command = "a model of recordings", "fastnn train speech-commands"
-    with description.read(path, what, command) as (checkpoint, state):
+    with description.read(path, "recordings") as (checkpoint, state):
         options = state["options"]
         files.check_options({**options, "seconds": state["seconds"]})
         classes = state["classes"]

@@ -237,7 +237,15 @@ def train_translator(
 
     Returns the trainer, the history, the translator, and BLEU of "valid" and "test"; after Ctrl-C
     nothing is translated, and there are no scores.
+
+    Raises DataError for a part without sentences.
     """
+    for part, (given, _) in (("train", data.train), ("valid", data.valid), ("test", data.test)):
+        if not any(split_words(text) for text in given):
+            raise DataError(
+                f"train_translator: expected sentences in the part {part!r}, got "
+                f"{'lines without words' if given else 'none'}"
+            )
     vocabulary, pieces = learn_pieces([*data.train[0], *data.train[1]], merges, subwords)
     options: dict[str, Any] = {"dropout": dropout}
     options |= (
@@ -312,7 +320,7 @@ def load_translator(path: str | os.PathLike[str]) -> Translator:
 
     Raises DataError where there is no description, CheckpointError for a bad checkpoint.
     """
-    with description.read(path, "a translator", "fastnn train translate") as (checkpoint, state):
+    with description.read(path, "translate") as (checkpoint, state):
         if not files.strings(state["symbols"]) or state["symbols"][:3] != [START, STOP, UNKNOWN]:
             raise ValueError("symbols are not pieces with those of start, stop and unknown first")
         files.check_options(state["options"])

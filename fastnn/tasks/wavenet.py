@@ -279,7 +279,7 @@ def load_wavenet(path: str | os.PathLike[str]) -> WaveNet:
 
     Raises DataError where there is no description, CheckpointError for a bad checkpoint.
     """
-    with description.read(path, "a WaveNet", "fastnn train wavenet") as (checkpoint, state):
+    with description.read(path, "wavenet") as (checkpoint, state):
         files.check_options(state["sound"])
         net = WaveNet(**state["sound"])
     net.load(checkpoint)

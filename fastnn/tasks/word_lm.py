@@ -6,7 +6,7 @@ import math
 from typing import Any, cast
 
 from fastnn.data.ptb import Words
-from fastnn.errors import OptionError
+from fastnn.errors import DataError, OptionError
 from fastnn.tasks import training
 from fastnn.tasks.language import EXACT, LanguageModel, make_model, mean_loss, train_language_model
 from fastnn.train.history import History
@@ -62,7 +62,14 @@ def train_word_lm(
 
     Returns the trainer, the history (with "perplexity" and "val_perplexity"), and the perplexities
     of the whole validation and test texts, each read from end to end; after Ctrl-C they are NaN.
+
+    Raises DataError for a test text of fewer than two words, and where the others have too few for
+    a mini-batch; OptionError for a `full_softmax` that does not fit.
     """
+    if len(words.test) < 2:
+        raise DataError(
+            f"train_word_lm: expected a test text of two words or more, got {len(words.test)}"
+        )
     if full_softmax and not (sampled and full_softmax <= epochs):
         raise OptionError(
             f"full_softmax: expected at most the {epochs} epochs, and sampled with it, got "

@@ -1,5 +1,6 @@
 """The command line: what it says, what it writes, its exit codes."""
 
+import errno
 import os
 import re
 import signal
@@ -180,6 +181,17 @@ def test_mistakes_are_one_line(small, options, code, message):
     assert error.startswith("Error: ")
     assert message in error
     assert "Traceback" not in result.stderr
+
+
+def test_who_reads_the_output_may_stop(monkeypatch):
+    """`fastnn tag big.txt | head` ends without a word."""
+
+    def echo(*_, **__):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("click.echo", echo)
+    result = run("info")
+    assert (result.exit_code, result.stderr) == (1, "")
 
 
 def test_debug_shows_where_an_error_came_from(small, monkeypatch):

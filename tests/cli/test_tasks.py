@@ -90,6 +90,9 @@ def test_recordings_in_a_folder_and_recognise(tmp_path, task):
     assert heard.exit_code == 0, heard.output
     names = re.findall(r"a_1\.wav: (\w+) [\d.]+ %\n", heard.stdout)
     assert names == ["low", "high"]
+    again = run("recognise", *files, "--checkpoint", folder / "model.safetensors")
+    assert again.stdout == heard.stdout
+    assert run("recognise", folder / "model.safetensors", *files).stdout == heard.stdout
     both = run("recognise", folder, files[0], "--top", 2)
     assert re.search(r": low [\d.]+ %, high [\d.]+ %\n", both.stdout)
 
@@ -102,6 +105,13 @@ def test_recognise_says_what_is_wrong(tmp_path):
     (tmp_path / "model.json").write_text('{"options": {}}')
     other = run("recognise", tmp_path, tmp_path / "low" / "a_0.wav")
     assert "(it has no 'seconds', so it may be of another task)" in other.stderr
+    default = run("recognise", tmp_path / "low" / "a_0.wav")
+    assert "runs/speech-commands: no such file or folder" in default.stderr
+    lost = run("recognise", tmp_path / "lost", tmp_path / "low" / "a_0.wav")
+    assert f"{tmp_path / 'lost'}: no such file or folder" in lost.stderr
+    without = run("recognise", tmp_path)
+    assert without.exit_code == 2
+    assert "expected audio files after the checkpoint" in without.stderr
     alone = run("train", "language-id", "--folder", tmp_path, "--output", tmp_path / "run")
     assert alone.exit_code == 1
     assert "class 'low': expected recordings of at least 2 speakers" in alone.stderr
@@ -110,20 +120,10 @@ def test_recognise_says_what_is_wrong(tmp_path):
     assert "--folder" in none.stderr
 
 
-@pytest.fixture
-def text(tmp_path, monkeypatch):
-    """A folder with a text in the place of Shakespeare's."""
-    import fastnn.data.shakespeare as data
-
-    folder = tmp_path / "text"
-    folder.mkdir()
-    (folder / "input.txt").write_text("to be or not to be\n" * 60)
-    load = data.load_shakespeare
-    monkeypatch.setattr(data, "load_shakespeare", lambda: load(folder=folder))
-
-
-def test_char_lm_and_sample(tmp_path, text):
+def test_char_lm_and_sample(tmp_path):
+    (tmp_path / "input.txt").write_text("to be or not to be\n" * 60)
     small = ["--epochs", 2, "--hidden", 12, "--layers", 1, "--batch-size", 4, "--steps", 8]
+    small += ["--folder", tmp_path]
     options = [*small, "--embedding", 4, "--workers", 1, "--output", tmp_path / "run"]
     result = run("train", "char-lm", *options, "--dynamic", 0.3, "--ngram", 6)
     assert result.exit_code == 0, result.output
@@ -146,8 +146,10 @@ def test_char_lm_and_sample(tmp_path, text):
     assert written.exit_code == 0, written.output
     assert written.stdout.startswith("to be")
     assert len(written.stdout) == 5 + 20 + 1
-    same = run("sample", tmp_path / "run/model.safetensors", "--prime", "to be", "--length", 20)
-    assert same.stdout == written.stdout
+    for same in ([tmp_path / "run/model.safetensors"], ["--checkpoint", tmp_path / "run"]):
+        assert run("sample", *same, "--prime", "to be", "--length", 20).stdout == written.stdout
+    two = run("sample", tmp_path, "--checkpoint", tmp_path)
+    assert "expected one checkpoint" in two.stderr
     short = ("--prime", "to be", "--length", 3, "--precision")
     assert run("sample", tmp_path / "run", *short, "bf16").exit_code == 0
     unknown = run("sample", tmp_path / "run", "--prime", "zebra")
@@ -161,18 +163,14 @@ def test_sample_without_a_model(tmp_path):
     assert "no such file" in result.stderr
 
 
-def test_word_lm(tmp_path, monkeypatch):
-    import fastnn.data.ptb as data
-
+def test_word_lm(tmp_path):
     for part in ("train", "valid", "test"):
         lines = " the cat sees the <unk> dog \n" * 40
         (tmp_path / f"ptb.{part}.txt").write_text(lines)
-    load = data.load_ptb
-    monkeypatch.setattr(data, "load_ptb", lambda: load(folder=tmp_path))
     result = run(
-        "train", "word-lm", "--epochs", 1, "--hidden", 8, "--embedding", 4, "--batch-size", 4,
-        "--steps", 5, "--workers", 1, "--output", tmp_path / "run", "--cache", 50, "--ngram", 3,
-        "--tied", "--sampled", 2, "--augmented", 0.02, "--full-softmax", 1,
+        "train", "word-lm", "--folder", tmp_path, "--epochs", 1, "--hidden", 8, "--embedding", 4,
+        "--batch-size", 4, "--steps", 5, "--workers", 1, "--output", tmp_path / "run", "--cache",
+        50, "--ngram", 3, "--tied", "--sampled", 2, "--augmented", 0.02, "--full-softmax", 1,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     found = [
@@ -189,17 +187,13 @@ def test_word_lm(tmp_path, monkeypatch):
     assert written.stdout.split()[0] == "the"
 
 
-def test_ner(tmp_path, monkeypatch):
-    import fastnn.data.conll2003 as data
-
+def test_ner(tmp_path):
     sentence = "Ada NNP B-NP B-PER\nsings VBZ B-VP O\n\nin IN B-PP O\nRome NNP B-NP B-LOC\n\n"
     for part in ("train", "valid", "test"):
         (tmp_path / f"{part}.txt").write_text(sentence * 10)
-    load = data.load_conll2003
-    monkeypatch.setattr(data, "load_conll2003", lambda **given: load(folder=tmp_path, **given))
     result = run(
-        "train", "ner", "--epochs", 2, "--hidden", 8, "--embedding", 4, "--batch-size", 4,
-        "--workers", 1, "--output", tmp_path / "run",
+        "train", "ner", "--folder", tmp_path, "--epochs", 2, "--hidden", 8, "--embedding", 4,
+        "--batch-size", 4, "--workers", 1, "--output", tmp_path / "run",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     for name in ("transitions", "types"):
@@ -239,17 +233,17 @@ def test_copy_recall_and_sort(tmp_path):
     assert again.exit_code == 0, again.output
 
 
-def test_translate(tmp_path, monkeypatch):
+def test_translate(tmp_path):
     """The command that trains writes what the one that translates needs."""
-    import fastnn.data.multi30k as multi30k
     from tests.tasks.test_translate import sentences
 
-    data = multi30k.Sentences("en", "xx", sentences(64, 0), sentences(8, 1), sentences(8, 2))
-    monkeypatch.setattr(multi30k, "load_multi30k", lambda source, target: data)
+    for part, count in (("train", 64), ("valid", 8), ("test", 8)):
+        for language, lines in zip(("en", "xx"), sentences(count, count), strict=True):
+            (tmp_path / f"{part}.{language}").write_text("\n".join(lines))
     folder = tmp_path / "run"
     done = run(
-        "train", "translate", "--size", "8", "--merges", "20", "--epochs", "1", "--batch-size",
-        "16", "--output", str(folder), "--quiet",
+        "train", "translate", "--folder", tmp_path, "--target", "xx", "--size", "8", "--merges",
+        "20", "--epochs", "1", "--batch-size", "16", "--output", str(folder), "--quiet",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "test BLEU" in done.output
@@ -264,4 +258,4 @@ def test_translate(tmp_path, monkeypatch):
     assert "'--width': 100000 is not in the range 1<=x<=1000" in done.output + done.stderr
     done = run("translate", "one", "--checkpoint", str(tmp_path / "none"))
     assert done.exit_code == 1
-    assert "expected the description of a translator" in done.output + done.stderr
+    assert "expected the checkpoint of a translator" in done.output + done.stderr

@@ -290,11 +290,27 @@ def test_conll_format(tmp_path):
     assert part.tags[1] == ["I-PER", "I-PER", "B-PER"]
 
 
+def test_two_columns(tmp_path):
+    """Words and tags, as users have them: with tabs, a byte order mark, Windows' ends of lines."""
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffAnna\tB-PER\r\nЛена\tI-PER\r\n\r\n\r\nsings\tO".encode())
+    found = conll2003.read_conll(path, scheme="IOBES")
+    assert (found.words, found.tags) == ([["Anna", "Лена"], ["sings"]], [["B-PER", "E-PER"], ["O"]])
+    assert found.pos == found.chunks == [["-", "-"], ["-"]]
+
+
 def test_conll_faults(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("a b c O\n\na b c\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.txt, line 3: expected four columns, got 'a b c'"):
         conll2003.read_conll(path)
+    path.write_text("a O\nb B-X\n\na b c O\n", encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"line 4: expected two columns .word and tag., as in the f"
+    ):
+        conll2003.read_conll(path)
+    with pytest.raises(DataError, match="there is no such folder: check the path"):
+        conll2003.load_conll2003(folder=tmp_path / "nowhere")
     with pytest.raises(OptionError, match="scheme: expected one of IOB1, IOB2, IOBES, got 'bio'"):
         conll2003.load_conll2003(scheme="bio", folder=tmp_path)
 

@@ -1,6 +1,7 @@
 """Descriptions and checkpoints that belong together, and those that don't."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -11,12 +12,19 @@ from fastnn.data.text import Vocabulary
 from fastnn.engine.container import head
 from fastnn.errors import CheckpointError, DataError
 from fastnn.tasks import description
+from fastnn.tasks.asr import load_speech_recogniser
+from fastnn.tasks.images import load_image_model
 from fastnn.tasks.language import (
     LanguageModel,
     load_language_model,
     make_model,
     save_description,
 )
+from fastnn.tasks.memory import load_memory
+from fastnn.tasks.ner import load_tagger
+from fastnn.tasks.raw_audio import load_recogniser
+from fastnn.tasks.translate import load_translator
+from fastnn.tasks.wavenet import load_wavenet
 from fastnn.train.trainer import Trainer
 
 
@@ -121,3 +129,49 @@ def test_digests_are_the_same_after_json():
     assert description.digests(again) == description.digests(state)
     assert description.digests({**state, "streams": 9}) == description.digests(state)
     assert description.digests({**state, "symbols": ["b", "ä"]}) != description.digests(state)
+
+
+LOADERS = {
+    "asr": load_speech_recogniser, "ner": load_tagger, "translate": load_translator,
+    "language": load_language_model, "recordings": load_recogniser, "images": load_image_model,
+    "wavenet": load_wavenet, "memory": load_memory,
+}  # fmt: skip
+#: what tells a description's kind
+SIGNS = {
+    "asr": {"task": "asr"}, "ner": {"task": "ner"}, "translate": {"translator": "gru"},
+    "language": {"unit": "word"}, "recordings": {"kind": "recordings"}, "images": {"kind": "vae"},
+    "wavenet": {"sound": 0}, "memory": {"task": "copy", "net": "ntm"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_of_another_task(tmp_path, name):
+    """Each loader names the task of any other description, and the command that takes it."""
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    mine = description.KINDS[name]
+    for other, signs in SIGNS.items():
+        (folder / "model.json").write_text(json.dumps(signs))
+        kind = description.KINDS[other]
+        with pytest.raises(DataError) as error:
+            LOADERS[name](folder)
+        said = str(error.value)
+        assert f"expected the description of {mine.what}, as `{mine.trained}` writes" in said
+        assert (f"got that of {kind.what}, a model of another task" in said) == (other != name)
+        if other != name and kind.used:
+            assert said.endswith(f"use it with `{kind.used} --checkpoint '{folder}'`")
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_places_without_a_description(tmp_path, name):
+    nowhere, alone = tmp_path / "nowhere", tmp_path / "alone.safetensors"
+    alone.write_bytes(b"")
+    (tmp_path / "other.json").write_text("{}")
+    for place, text in (
+        (tmp_path / "other.json", f"got a description; give {tmp_path / 'other.safetensors'}"),
+        (nowhere, f"{nowhere}: no such file or folder; expected the checkpoint of"),
+        (tmp_path, f"{tmp_path / 'model.json'}: no such file in this folder; expected the desc"),
+        (alone, f"{tmp_path / 'alone.json'}: no such file beside the checkpoint; expected the"),
+    ):
+        with pytest.raises(DataError, match=re.escape(text)):
+            LOADERS[name](place)

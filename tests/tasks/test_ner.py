@@ -69,9 +69,11 @@ def test_it_learns_names_that_it_has_never_seen(news, tmp_path):
     runner, given = CliRunner(), ["--checkpoint", str(tmp_path)]
     shown = runner.invoke(tag, [str(text), *given])
     assert shown.output == (
-        "mr [PER Tolu Esmir] went to [LOC Badeeton] .\n[LOC Rosimton] is in 1996 .\n"
+        "mr [PER Tolu Esmir] went to [LOC Badeeton] .\n\n[LOC Rosimton] is in 1996 .\n"
     )
-    columns = runner.invoke(tag, ["--columns", "--spaces", *given], input="Rosimton is in 1996 .")
+    columns = runner.invoke(
+        tag, ["--columns", "--spaces", *given], input="\nRosimton is in 1996 .\n\n"
+    )
     assert columns.output.split("\n") == ["Rosimton B-LOC", "is O", "in O", "1996 O", ". O", "", ""]
 
 
