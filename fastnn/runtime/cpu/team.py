@@ -255,7 +255,8 @@ class Team:
         self._dismiss(self.where, 0, 0)
 
     def __del__(self) -> None:
-        made = _teams.pop(id(self), None)  # not where an exception has come before
+        teams: Any = _teams  # None where Python has ended, and taken the module apart
+        made = teams.pop(id(self), None) if teams else None  # not after an exception in `__init__`
         if made is not None and not sys.is_finalizing():
             self.close()
 
