@@ -27,6 +27,21 @@ class Ending:
     also: str = ""
     #: parameters that say which of several kernels the other is
     numbers: tuple[tuple[str, int], ...] = ()
+    #: what `also` is called here, where its name is taken; it is as large as the result then
+    called: str = ""
+    #: sizes of the first (letters of its signature) up to which the kernel is the faster one
+    most: tuple[tuple[str, int], ...] = ()
+
+
+def term_of(
+    first: str, written: str, most: tuple[tuple[str, int], ...] = ()
+) -> tuple[Ending, Ending]:
+    """The endings of a kernel that adds what `first` computes to its array `given`."""
+    sides = (("a", "b"), ("b", "a"))
+    return tuple(  # type: ignore[return-value]
+        Ending(first, "add_forward", written, taken, "y", also, called="given", most=most)
+        for taken, also in sides
+    )
 
 
 @dataclass(frozen=True)

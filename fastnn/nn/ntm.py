@@ -139,7 +139,7 @@ class NTM(Module):
             begin = (self.read_heads + k) * N
             at = ops.reshape(ops.columns(places, begin, begin + N), -1, 1, N)
             erase, add = (ops.reshape(v, -1, W, 1) for v in (erase, add))
-            memory = memory * (1.0 - erase @ at) + add @ at
+            memory = memory + memory * (-erase @ at) + add @ at
         flat = ops.reshape(memory, -1, N * W)
         y = self.output(ops.concatenate(h, read))
         return (y, places), (flat, places, read, *hidden)

@@ -1,4 +1,7 @@
-"""What follows a kernel on CUDA and is done where that is, in the same launch.
+"""What follows a kernel and is done where that is, in the same call.
+
+On the CPU a product that is a term of a sum, such as the gradient of a loop's memory, is added
+where it is computed: it needs no memory, and no passes over it. The rest is done on CUDA.
 
 An activation of the product and its gradient need no pass over memory of their own while the sums
 are in registers; the sums of a gradient's columns, a bias's gradient, are summed while the product
@@ -10,24 +13,27 @@ layers the calls come from. Which kernels do that is declared with them (`Ending
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fastnn.graph.value import Value
-from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
+from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, CudaKernel, Kernel
 from fastnn.kernels.topics import load
 from fastnn.kernels.traits import Besides, Ending
 from fastnn.plan.call import Call
 
 
-def with_endings(calls: Sequence[Call], kept: Collection[Value]) -> list[Call]:
+def with_endings(
+    calls: Sequence[Call], kept: Collection[Value], device: str = "cuda"
+) -> list[Call]:
     """The calls, with those left out that the one before does in their stead.
 
     `kept`: memory that is looked at after the step.
     """
-    load("cuda")
-    kernels = list(CUDA_KERNELS.values())
+    load(device)
+    table: Mapping[str, Kernel | CudaKernel] = CUDA_KERNELS if device == "cuda" else KERNELS
+    kernels = [k for k in table.values() if k.traits.endings or k.traits.besides]
     users, kept = _Users(calls), frozenset(kept)
     found: list[Call | None] = list(calls)
     for kernel in kernels:
@@ -85,7 +91,7 @@ def _same(a: Any, b: Any) -> bool:
 
 def _end(
     users: _Users, kept: Collection[Value], found: list[Call | None], number: int,
-    kernel: CudaKernel, ending: Ending,
+    kernel: Kernel | CudaKernel, ending: Ending,
 ) -> None:  # fmt: skip
     """Let a kernel end with what follows it, where nobody else looks at what it gives."""
     call = users.calls[number]
@@ -94,25 +100,49 @@ def _end(
     if given.root.segment != "work" or given.root in kept or len(both) != 2 or both[0] != number:
         return
     after = users.calls[both[1]]
-    if after.kernel != ending.after or after.repeats != call.repeats:
+    gone = found[both[1]] is not after
+    if gone or after.kernel != ending.after or after.repeats != call.repeats:
         return
     result = after.operands[ending.given]
-    operands: dict[str, Any] = {ending.also: after.operands[ending.also]} if ending.also else {}
+    name = ending.called or ending.also
+    operands: dict[str, Any] = {name: after.operands[ending.also]} if name else {}
+    if ending.called and not operands[name].shape == given.shape == result.shape:
+        return
+    if ending.most and not _few(call, ending):
+        return
     alike = result.size == given.size and result.shape[-1:] == given.shape[-1:]
     if not (alike and _same(after.operands[ending.taken], given)):
         return
-    read = [v.root for _, p, v in call.arrays() if p.reads] + [v.root for v in operands.values()]
-    if any(result.root is root for root in read) or users.between(result.root, number, both[1]):
+    inputs = [v.root for _, p, v in call.arrays() if p.reads]
+    others = [v.root for v in operands.values()]
+    if any(result.root is root for root in inputs + others):
         return
-    if any(users.between(v.root, number, both[1], writers=True) for v in operands.values()):
+    if any(given.root is root for root in others):
         return
-    if any(_later(users, v.root, number) for v in operands.values()):
+    place = number
+    if ending.called:  # made where the sum was: both of its terms are there
+        place, others = both[1], inputs
+    elif users.between(result.root, number, both[1]) or any(
+        _later(users, root, number) for root in others
+    ):
+        return
+    if any(users.between(root, number, both[1], writers=True) for root in others):
         return
     before = {name: value for name, value in call.operands.items() if name != ending.written}
     operands |= dict(ending.numbers)
     (left,) = (n for n in kernel.params if n not in before and n not in operands)
-    found[number] = replace(call, kernel=kernel.name, operands={**before, **operands, left: result})
-    found[both[1]] = None
+    found[number] = found[both[1]] = None
+    found[place] = replace(call, kernel=kernel.name, operands={**before, **operands, left: result})
+
+
+def _few(call: Call, ending: Ending) -> bool:
+    """Whether a call's sizes are those for which the ending is made."""
+    sizes = {
+        letter: size
+        for _, parameter, value in call.arrays()
+        for letter, size in zip(parameter.dims, value.shape, strict=False)
+    }
+    return all(sizes[letter] <= most for letter, most in ending.most)
 
 
 def _later(users: _Users, root: Value, number: int) -> bool:
@@ -122,7 +152,11 @@ def _later(users: _Users, root: Value, number: int) -> bool:
 
 
 def _join(
-    users: _Users, found: list[Call | None], number: int, kernel: CudaKernel, besides: Besides
+    users: _Users,
+    found: list[Call | None],
+    number: int,
+    kernel: Kernel | CudaKernel,
+    besides: Besides,
 ) -> None:
     """Let a kernel do what another call does with an array that it reads anyway: sum the columns of
     a gradient, say."""

@@ -41,7 +41,7 @@ def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
     step."""
     once = computed_once(lowered.calls, kept)
     if lowered.device == "cpu":
-        return _packed(lowered, once)
+        return with_endings(_packed(lowered, once), kept, "cpu")
     from fastnn.kernels.matmul.cuda import PLAIN  # not needed on the CPU
     from fastnn.kernels.matmul.cuda_half import LETTERS
 

@@ -96,6 +96,21 @@ DIRECT_CPU |= {
         room=np.zeros((_K, turned_room(_C, 4)), np.float32),
     ),
 }  # fmt: skip
+DIRECT_CPU |= {
+    "matmul_forward_add": dict(
+        a=numbers(3, 2, 4), b=numbers(3, 4, 37), given=numbers(3, 2, 37), y=numbers(3, 2, 37)
+    ),
+    "matmul_backward_b_add": dict(
+        a=numbers(3, 2, 5), dy=numbers(3, 2, 37), given=numbers(3, 5, 37), db=numbers(3, 5, 37)
+    ),
+    **{
+        f"{first}_add": {name: numbers(3, 5) for name in (*names.split(), "given")}
+        for first, names in (
+            ("multiply_forward", "a b y"), ("multiply_backward_a", "b dy da"),
+            ("multiply_backward_b", "a dy db"), ("square_backward", "x dy dx"),
+        )
+    },
+}  # fmt: skip
 #: images of 4x6 with one tile's padding, for vectors of up to 16 lanes
 _IMAGE, _MADE = numbers(3, 4, 6, 32), numbers(3, 4, 6, 16)
 _ROOM = tile_room(_MADE.shape, 32, 1, 16)
