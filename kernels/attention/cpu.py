@@ -30,14 +30,20 @@ from ..scalar import exp, log
 from ..simd import fma, lanes, load, splat, store, sum_lanes
 from .cpu_blocks import (
     FEW,
+    KEYS_BACK,
     MARGIN,
     QUERIES,
+    TOGETHER,
     Block,
+    Panels,
     add_product,
     add_product_transposed,
     block_keys,
     drop_row,
     exp_of,
+    first_block,
+    in_panels,
+    out_of_panels,
     panels_of,
     row_visible,
     rows_together,
@@ -66,21 +72,21 @@ from .shared import (
 
 @helper
 def attend(heads, lengths, y, lse, scratch, causal, first, scale, drop, lo, hi):
-    """The forward pass.
+    """The forward pass: TOGETHER queries at a time meet blocks of keys one after the other.
 
-    The scratch memory of a worker has the keys of a head, packed for products; its values, where
-    enough queries look at them; `s`, the scores of QUERIES queries with a block of keys; and for
-    each query the largest score so far (`tops`) and the sum of exp(score - top) (`sums`).
+    The scratch memory of a worker has a block's keys, packed for products; its values, where enough
+    queries look at them; `s`, the scores of QUERIES queries with the block; and for each query the
+    largest score so far (`tops`) and the sum of exp(score - top) (`sums`).
     """
     queries, keys = lse.shape[1] // heads.count, keys_of(heads)
     size, value_size = heads.size, heads.value_size
     most, height = block_keys(y), tile_height(y)
-    s_row = most + MARGIN
+    held, s_row = min(keys, most), most + MARGIN
     packed, room = Rows(scratch, lo * scratch.shape[1], size), scratch.reshape(-1)
-    together = packed.at + panels_of(y, keys) * size
-    s = Rows(scratch, together + keys * value_size, s_row)
-    tops = s.at + QUERIES * s_row
-    sums = tops + QUERIES
+    together = packed.at + panels_of(y, held) * size
+    s = Rows(scratch, together + held * value_size, s_row)
+    all_tops = s.at + QUERIES * s_row
+    all_sums = all_tops + TOGETHER
     groups = (keys + GROUP - 1) // GROUP
     for b in range(lo, hi):
         n, m = length_of(lengths.keys, b, keys), length_of(lengths.queries, b, queries)
@@ -93,46 +99,49 @@ def attend(heads, lengths, y, lse, scratch, causal, first, scale, drop, lo, hi):
             for i in range(some, queries):
                 fill_row(y, out.at + i * out.step, value_size, 0.0)
             fill_row(lse, l_at + some, queries - some, 0.0)
-            values = Rows(v.x.reshape(-1), v.at, v.step)
-            if some > 0:
-                pack_columns(k.x, k.at, k.step, size, n, scratch, packed.at)
-            if some > FEW:
-                values = rows_together(v, n, value_size, room, together)
-            for i in range(0, some, QUERIES):
-                rows = min(QUERIES, some - i)
-                for j in range(0, visible(sight, i + rows - 1), most):
-                    block = Block(i, rows, j, min(most, n - j))
-                    scores(from_row(q, i), packed, s, block, sight)
-                    for r in range(rows):
-                        at, to = s.at + r * s_row, out.at + (i + r) * out.step
-                        seen = max(0, min(visible(sight, i + r) - j, block.keys))
-                        wide = row_visible(sight, block, r, height)
-                        if seen > 0:
-                            top = row_max(scratch, at, seen) * scale
-                            if j > 0:
-                                before = room[tops + r]
-                                if before > top:
-                                    top = before
-                                ratio = exp_of(scratch, before - top)
-                                scale_row(y, to, value_size, ratio)
-                                room[sums + r] *= ratio
-                                room[sums + r] += weigh_row(scratch, at, seen, scale, top)
-                            else:
-                                room[sums + r] = weigh_row(scratch, at, seen, scale, top)
-                            room[tops + r] = top
-                            if drop.control.size > 0:
-                                row = ((b * heads.count + h) * queries + i + r) * groups
-                                drop_row(scratch, at, seen, j, row, drop)
-                        zeros_behind(scratch, at, seen, wide)
-                    add_product(s, from_row(values, j), from_row(out, i), value_size, block, sight,
-                                j == 0)  # fmt: skip
-                for r in range(0, rows, lanes(y)):
-                    part = min(lanes(y), rows - r)
-                    total = load_part(scratch, sums + r, part)
-                    found = load_part(scratch, tops + r, part) + log(total)
-                    store_part(lse, l_at + i + r, found, part)
-                for r in range(rows):
-                    scale_row(y, out.at + (i + r) * out.step, value_size, 1.0 / room[sums + r])
+            for begin in range(0, some, TOGETHER):
+                end = min(some, begin + TOGETHER)
+                for j in range(0, visible(sight, end - 1), most):
+                    count = min(most, n - j)
+                    pack_columns(k.x, k.at + j * k.step, k.step, size, count, scratch, packed.at)
+                    values = Panels(v.x.reshape(-1), v.at + j * v.step, v.step, 0)
+                    if some > FEW:
+                        values = in_panels(from_row(v, j), count, value_size, room, together)
+                    for i in range(first_block(sight, begin, j), end, QUERIES):
+                        rows = min(QUERIES, end - i)
+                        block = Block(i, rows, j, count)
+                        tops, sums = all_tops + i - begin, all_sums + i - begin
+                        scores(from_row(q, i), packed, s, block, sight)
+                        for r in range(rows):
+                            at, to = s.at + r * s_row, out.at + (i + r) * out.step
+                            seen = max(0, min(visible(sight, i + r) - j, count))
+                            wide = row_visible(sight, block, r, height)
+                            if seen > 0:
+                                top = row_max(scratch, at, seen) * scale
+                                if j > 0:
+                                    before = room[tops + r]
+                                    if before > top:
+                                        top = before
+                                    ratio = exp_of(scratch, before - top)
+                                    scale_row(y, to, value_size, ratio)
+                                    room[sums + r] *= ratio
+                                    room[sums + r] += weigh_row(scratch, at, seen, scale, top)
+                                else:
+                                    room[sums + r] = weigh_row(scratch, at, seen, scale, top)
+                                room[tops + r] = top
+                                if drop.control.size > 0:
+                                    row = ((b * heads.count + h) * queries + i + r) * groups
+                                    drop_row(scratch, at, seen, j, row, drop)
+                            zeros_behind(scratch, at, seen, wide)
+                        add_product(s, values, from_row(out, i), value_size, block, sight, j == 0)
+                for i in range(0, end - begin, lanes(y)):
+                    part = end - begin - i
+                    total = load_part(scratch, all_sums + i, part)
+                    found = load_part(scratch, all_tops + i, part) + log(total)
+                    store_part(lse, l_at + begin + i, found, part)
+                for i in range(begin, end):
+                    scale_row(y, out.at + i * out.step, value_size,
+                              1.0 / room[all_sums + i - begin])  # fmt: skip
 
 
 @kernel(slow_to_compile=True)
@@ -244,18 +253,22 @@ def attend_backward(
     heads, lengths, outcome: Outcome, gradients: Gradients, scratch, causal, first, scale, drop, lo,
     hi,
 ):  # fmt: skip
-    """The backward pass; see `attend`."""
+    """The backward pass: blocks of keys one after the other, and of each the blocks of queries that
+    look at it; see `attend`."""
     y, lse, dy = outcome
     dq, dk, dv = gradients
     queries, keys = lse.shape[1] // heads.count, keys_of(heads)
     size, value_size = heads.size, heads.value_size
-    most, height = block_keys(y), tile_height(y)
-    s_row = most + MARGIN
+    most, height = KEYS_BACK, tile_height(y)
+    held, s_row = min(keys, most), most + MARGIN
     packed = Rows(scratch, lo * scratch.shape[1], size)
-    packed_v = Rows(scratch, packed.at + panels_of(y, keys) * size, value_size)
+    packed_v = Rows(scratch, packed.at + panels_of(y, held) * size, value_size)
     room, known = scratch.reshape(-1), lse.reshape(-1)
-    together = packed_v.at + panels_of(y, keys) * value_size
-    some_q, some_dy = together + keys * size, together + (keys + QUERIES) * size
+    together = packed_v.at + panels_of(y, held) * value_size
+    sums_k = together + held * size
+    sums_v = sums_k + held * size
+    some_q = sums_v + held * value_size
+    some_dy = some_q + QUERIES * size
     s = Rows(scratch, some_dy + QUERIES * value_size, s_row)
     t = from_row(s, QUERIES)
     deltas = t.at + QUERIES * s_row
@@ -263,35 +276,42 @@ def attend_backward(
     for b in range(lo, hi):
         n, m = length_of(lengths.keys, b, keys), length_of(lengths.queries, b, queries)
         sight = Sight(causal, first, n)
-        fill_row(dq, b * dq.shape[1] * dq.shape[2], dq.shape[1] * dq.shape[2], 0.0)
-        if heads.v_from == 0:  # else they are one array
-            fill_row(dk, b * dk.shape[1] * dk.shape[2], dk.shape[1] * dk.shape[2], 0.0)
-            fill_row(dv, b * dv.shape[1] * dv.shape[2], dv.shape[1] * dv.shape[2], 0.0)
         some = m if n > 0 else 0
+        looked_at = n if some > 0 else 0
         for h in range(heads.count):
             q, k = query_rows(heads.q, heads, b, h, queries), key_rows(heads.k, heads, b, h)
             v, out = value_rows(heads.v, heads, b, h), output_rows(y, heads, b, h, queries)
             to_q, to_k = Rows(dq, q.at, q.step), Rows(dk, k.at, k.step)
             to_v, slope = Rows(dv, v.at, v.step), Rows(dy, out.at, out.step)
             l_at = b * lse.shape[1] + h * queries
-            if some > 0:
-                pack_columns(k.x, k.at, k.step, size, n, scratch, packed.at)
-                pack_columns(v.x, v.at, v.step, value_size, n, scratch, packed_v.at)
-            own = rows_together(k, n if some > 0 else 0, size, room, together)
-            for i in range(0, some, QUERIES):
-                rows = min(QUERIES, some - i)
-                asked = rows_together(from_row(q, i), rows, size, room, some_q)
-                wanted = rows_together(from_row(slope, i), rows, value_size, room, some_dy)
-                for r in range(rows):
-                    place = out.at + (i + r) * out.step
-                    room[deltas + r] = row_product(y, place, dy, place, value_size)
-                for j in range(0, visible(sight, i + rows - 1), most):
-                    block = Block(i, rows, j, min(most, n - j))
+            for i in range(some, queries):
+                fill_row(dq, to_q.at + i * to_q.step, size, 0.0)
+            for j in range(looked_at, keys):
+                fill_row(dk, to_k.at + j * to_k.step, size, 0.0)
+                fill_row(dv, to_v.at + j * to_v.step, value_size, 0.0)
+            for j in range(0, looked_at, most):
+                count = min(most, n - j)
+                pack_columns(k.x, k.at + j * k.step, k.step, size, count, scratch, packed.at)
+                pack_columns(v.x, v.at + j * v.step, v.step, value_size, count, scratch,
+                             packed_v.at)  # fmt: skip
+                own = in_panels(from_row(k, j), count, size, room, together)
+                sum_k = Panels(room, sums_k, size, count)
+                sum_v = Panels(room, sums_v, value_size, count)
+                fill_row(room, sums_k, count * size, 0.0)
+                fill_row(room, sums_v, count * value_size, 0.0)
+                for i in range(first_block(sight, 0, j), some, QUERIES):
+                    rows = min(QUERIES, some - i)
+                    block = Block(i, rows, j, count)
+                    asked = rows_together(from_row(q, i), rows, size, room, some_q)
+                    wanted = rows_together(from_row(slope, i), rows, value_size, room, some_dy)
+                    for r in range(rows):
+                        place = out.at + (i + r) * out.step
+                        room[deltas + r] = row_product(y, place, dy, place, value_size)
                     scores(asked, packed, s, block, sight)
                     scores(wanted, packed_v, t, block, sight)
                     for r in range(rows):
                         at, t_at = s.at + r * s_row, t.at + r * s_row
-                        seen = max(0, min(visible(sight, i + r) - j, block.keys))
+                        seen = max(0, min(visible(sight, i + r) - j, count))
                         wide = row_visible(sight, block, r, height)
                         row = ((b * heads.count + h) * queries + i + r) * groups
                         if drop.control.size > 0:
@@ -302,9 +322,11 @@ def attend_backward(
                             drop_row(scratch, at, seen, j, row, drop)
                         zeros_behind(scratch, at, seen, wide)
                         zeros_behind(scratch, t_at, seen, wide)
-                    add_product(t, from_row(own, j), from_row(to_q, i), size, block, sight, False)
-                    add_product_transposed(t, asked, from_row(to_k, j), size, block, sight)
-                    add_product_transposed(s, wanted, from_row(to_v, j), value_size, block, sight)
+                    add_product(t, own, from_row(to_q, i), size, block, sight, j == 0)
+                    add_product_transposed(t, asked, sum_k, size, block, sight)
+                    add_product_transposed(s, wanted, sum_v, value_size, block, sight)
+                out_of_panels(sum_k, size, from_row(to_k, j))
+                out_of_panels(sum_v, value_size, from_row(to_v, j))
 
 
 @kernel(slow_to_compile=True)

@@ -1,6 +1,6 @@
 """Blocks of scores: their sizes, products, exponentials, dropout of their rows (see `cpu.py`)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..cpu.parts import copy_run, keep_part, load_part, store_part
 from ..cpu.tile import best_tile, panel_width, tile_height, tile_width
@@ -16,6 +16,12 @@ QUERIES = 64
 #: keys of a block, a multiple of every panel's width and of the random numbers' groups: the scores
 #: of a block of queries with them lie in L2. In float64 half as many.
 KEYS = 384
+#: the same of the backward pass: keys, values and the gradients to both lie in L2 beside two blocks
+#: of scores; as many in float64
+KEYS_BACK = 192
+#: queries that a packed block of keys serves, a multiple of `QUERIES`: a block stays in L2 then,
+#: and two workers do not wait for each other at L3
+TOGETHER = 1024
 #: queries up to which values are read where they lie
 FEW = 16
 #: what a row of scores is longer than a block: rows a power of two apart would evict each other
@@ -24,17 +30,22 @@ MARGIN = 16
 
 def forward_scratch(keys: int, size: int, value_size: int, itemsize: int) -> int:
     """Elements of scratch memory of the forward pass, for `keys` keys of `size` numbers and values
-    of `value_size`: the keys in panels, the values row by row, a block of scores, and of each of
-    its rows the maximum and the sum."""
-    packed = _packed(keys, size, itemsize) + keys * value_size
-    return packed + _scores(itemsize) + 2 * QUERIES
+    of `value_size`: of a block of keys these and the values in panels, a block of scores, and of
+    TOGETHER queries the maximum and the sum."""
+    block = min(keys, KEYS * 4 // itemsize)
+    packed = _packed(block, size, itemsize) + block * value_size
+    return packed + _scores(KEYS * 4 // itemsize) + 2 * TOGETHER
 
 
 def backward_scratch(keys: int, size: int, value_size: int, itemsize: int) -> int:
-    """The same of the backward pass: keys and values in panels, the keys row by row, and of a block
-    its queries, its gradients, two blocks of scores, a number for each row."""
-    packed = _packed(keys, size, itemsize) + _packed(keys, value_size, itemsize) + keys * size
-    return packed + QUERIES * (size + value_size) + 2 * _scores(itemsize) + QUERIES
+    """The same of the backward pass, for a block of keys: the keys in panels of both kinds, the
+    values in panels, the gradients to both; and of a block of queries these, the gradients to the
+    output, two blocks of scores, a number for each row."""
+    block = min(keys, KEYS_BACK)
+    packed = _packed(block, size, itemsize) + _packed(block, value_size, itemsize)
+    sums = block * (2 * size + value_size)
+    some = QUERIES * (size + value_size + 1)
+    return packed + sums + some + 2 * _scores(KEYS_BACK)
 
 
 def _packed(keys: int, size: int, itemsize: int) -> int:
@@ -42,8 +53,8 @@ def _packed(keys: int, size: int, itemsize: int) -> int:
     return -(-keys // width) * width * size
 
 
-def _scores(itemsize: int) -> int:
-    return QUERIES * (KEYS * 4 // itemsize + MARGIN)
+def _scores(keys: int) -> int:
+    return QUERIES * (keys + MARGIN)
 
 
 @helper
@@ -68,6 +79,47 @@ def rows_together(rows, count, size, room, at):
     return Rows(room, at, size)
 
 
+class Panels(NamedTuple):
+    """Rows that are cut into panels of as many columns as a tile of a product has: a panel's rows
+    lie one after the other, `count` of them, and so in L1 while tiles pass over them (of whole rows
+    a panel's parts would evict each other). With a count of 0 they lie as `Rows` do."""
+
+    x: Any
+    at: int
+    step: int
+    count: int
+
+
+@helper
+def in_panels(rows, count, size, room, at):
+    """Copies of `count` rows of `size` numbers each as `Panels` in `room` from `at` on."""
+    chunk = chunk_of(rows.x, size)
+    for left in range(0, size, chunk):
+        width = min(chunk, size - left)
+        for r in range(count):
+            copy_run(rows.x, rows.at + r * rows.step + left, room, at + left * count + r * width,
+                     width)  # fmt: skip
+    return Panels(room, at, size, count)
+
+
+@helper
+def out_of_panels(panels, size, rows):
+    """The rows of panels, copied to where they belong."""
+    chunk = chunk_of(panels.x, size)
+    for left in range(0, size, chunk):
+        width, at = min(chunk, size - left), panels.at + left * panels.count
+        for r in range(panels.count):
+            copy_run(panels.x, at + r * width, rows.x, rows.at + r * rows.step + left, width)
+
+
+@helper
+def panel_at(panels, left, width):
+    """Where the panel with the columns from `left` on begins, and from row to row how far."""
+    if panels.count > 0:
+        return panels.at + left * panels.count, width
+    return panels.at + left, panels.step
+
+
 @helper
 def exp_of(x, value):
     """e to the power of one number of `x`'s element type."""
@@ -81,6 +133,14 @@ class Block(NamedTuple):
     rows: int
     key: int
     keys: int
+
+
+@helper
+def first_block(sight, begin, key):
+    """The first query of the first block, from query `begin` on, that looks at a key."""
+    if not sight.causal:
+        return begin
+    return max(begin, (key - sight.first) // QUERIES * QUERIES)
 
 
 @helper
@@ -101,11 +161,11 @@ def row_visible(sight, block, r, height):
 
 @helper
 def scores(a, packed, s, block, sight):
-    """s[r, j] = a[r] . b[key + j] for the rows and the keys of a block, as far as strips look, and
+    """s[r, j] = a[r] . b[j] for the rows and the keys of a block, as far as strips look, and
     anything up to the end of the last panel; b is packed in panels."""
     height, width, depth = tile_height(a.x), tile_width(a.x), packed.step
     for left in range(0, block.keys, width):
-        panel = packed.at + (block.key + left) * depth
+        panel = packed.at + left * depth
         for r in range(0, block.rows, height):
             part = min(height, block.rows - r)
             seen = strip_visible(sight, block, r + part - 1, height)
@@ -125,31 +185,34 @@ def chunk_of(x, columns):
 
 @helper
 def add_product(s, b, c, columns, block, sight, fresh):
-    """c[r] (+)= sum over j of s[r, j] * b[j] for the rows and the keys of a block; `fresh` where
-    nothing is in c."""
+    """c[r] (+)= sum over j of s[r, j] * b[j] for the rows and the keys of a block, b in panels;
+    `fresh` where nothing is in c."""
     height, chunk = tile_height(s.x), chunk_of(s.x, columns)
     for left in range(0, columns, chunk):
+        width = min(chunk, columns - left)
+        at, step = panel_at(b, left, width)
         for r in range(0, block.rows, height):
             part = min(height, block.rows - r)
             seen = strip_visible(sight, block, r + part - 1, height)
             if seen > 0 or fresh:
-                best_tile(s.x, s.at + r * s.step, s.step, 1, b.x, b.at + left, b.step, c.x,
-                          c.at + r * c.step + left, c.step, s.x, -1, seen, part,
-                          min(chunk, columns - left), fresh)  # fmt: skip
+                best_tile(s.x, s.at + r * s.step, s.step, 1, b.x, at, step, c.x,
+                          c.at + r * c.step + left, c.step, s.x, -1, seen, part, width,
+                          fresh)  # fmt: skip
 
 
 @helper
 def add_product_transposed(s, b, c, columns, block, sight):
-    """c[j] += sum over r of s[r, j] * b[r] for the keys and the rows of a block."""
+    """c[j] += sum over r of s[r, j] * b[r] for the keys and the rows of a block, c in panels."""
     height, chunk = tile_height(s.x), chunk_of(s.x, columns)
     for left in range(0, columns, chunk):
+        width = min(chunk, columns - left)
+        at, step = panel_at(c, left, width)
         for j in range(0, block.keys, height):
             r = max(0, block.key + j - sight.first - block.query) if sight.causal else 0
             if r < block.rows:
                 best_tile(s.x, s.at + r * s.step + j, 1, s.step, b.x, b.at + r * b.step + left,
-                          b.step, c.x, c.at + j * c.step + left, c.step, s.x, -1, block.rows - r,
-                          min(height, block.keys - j), min(chunk, columns - left),
-                          False)  # fmt: skip
+                          b.step, c.x, at + j * step, step, s.x, -1, block.rows - r,
+                          min(height, block.keys - j), width, False)  # fmt: skip
 
 
 @helper
