@@ -160,9 +160,12 @@ class NTM(Module):
         size = ops.sqrt(ops.sum(ops.square(key), 2, keepdims=True) + SMALL)
         w = ops.softmax((strength / size * key) @ memory / lengths)
         w = gate * (w - before) + before
-        moved = _last(shift, 0, 1) * _around(w, -self.shift)
-        for k in range(1, 2 * self.shift + 1):
-            moved = moved + _last(shift, k, k + 1) * _around(w, k - self.shift)
+        twice = ops.concatenate(w, w, axis=2)  # moved around the memory, w is a part of it
+        moved = _last(shift, self.shift, self.shift + 1) * w
+        for k in [*range(self.shift), *range(self.shift + 1, 2 * self.shift + 1)]:
+            begin = (self.shift - k) % self.slots
+            part = _last(twice, begin, begin + self.slots)
+            moved = moved + _last(shift, k, k + 1) * part
         sharp = ops.exp(sharpness * ops.log(moved + SMALL))
         return sharp / ops.sum(sharp, 2, keepdims=True)
 
@@ -173,14 +176,6 @@ class NTM(Module):
 def _last(v: Value, start: int, end: int) -> Value:
     """A slice of the last axis."""
     return v[:, :, start:end]
-
-
-def _around(w: Value, k: int) -> Value:
-    """Weightings moved k places on, around the memory."""
-    n, k = w.shape[2], k % w.shape[2]
-    if k == 0:
-        return w
-    return ops.concatenate(_last(w, n - k, n), _last(w, 0, n - k), axis=2)
 
 
 publish(globals(), type)
