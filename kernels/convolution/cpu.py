@@ -28,7 +28,7 @@ from __future__ import annotations
 from ..cpu.parts import load_part, store_part
 from ..cpu.tile import PANEL_BYTES, tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
-from ..matmul.cpu import panel, product
+from ..matmul.cpu_panels import panel, product
 from ..places import Matrix, Place, Rows
 from ..simd import is32, lanes, load_first, store_first
 from .borders import add_places, take_windows

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from ..cpu.tile import tile_width
 from ..declare import helper, kernel
-from ..matmul.cpu import panel
+from ..matmul.cpu_panels import panel
 from ..places import Matrix, Place, Rows
 from ..simd import is32, lanes
 from .borders import take_windows

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from ..cpu.tile import tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
-from ..matmul.cpu import panel, product
+from ..matmul.cpu_panels import panel, product
 from ..places import Matrix, Place, Rows
 from ..simd import lanes, load, splat, store
 from .patches import pad_image, padded_size

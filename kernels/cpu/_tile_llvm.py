@@ -14,7 +14,7 @@ from numba.core import types
 
 from .. import recorded
 from . import target, tile
-from ._bounds_llvm import TRANSPOSE, block_span, check, check_tile, smaller
+from ._bounds_llvm import check_tile, smaller
 from ._types_llvm import (
     FloatVector,
     define,
@@ -34,8 +34,8 @@ ARGUMENTS = ("a", "a_row", "a_step", "b", "b_step", "c", "c_row", "bias", "depth
 
 #: where a prefetched line goes, for `prefetch_line`
 L1, L2 = 3, 2
-#: A tall tile asks for the row of B, and the first element of the column of A, this many steps
-#: before it multiplies with them. They come from L2 (16 cycles; a step takes 12): left to the
+#: A tile of many sums asks for the row of B, and the first element of the column of A, this many
+#: steps before it multiplies with them. They come from L2 (16 cycles; a step takes 12): left to the
 #: hardware, tiles reached 0.88 of their speed on operands in L1, with 8 to 32 steps 0.94, and where
 #: A is strided (weight gradients) 0.85 became 0.97. With more than 8, rows that lie a power of two
 #: apart evict each other.
@@ -83,20 +83,15 @@ class _Tile:
         name = f"llvm.masked.store.{suffix(self.ty)}.p0"
         llvm_call(self.b, name, ir.VoidType(), arguments)
 
-    def offsets(self) -> None:
-        """Byte offsets of rows and of column vectors; what lies past the end repeats the last."""
-        b = self.b
-        last_row = b.sub(self.arg_rows, ir.Constant(I64, 1))
-        row = [smaller(self.b, ir.Constant(I64, i), last_row) for i in range(1, self.rows)]
-        zero = ir.Constant(I64, 0)
-        a_row, c_row = self.bytes_of(self.arg_a_row), self.bytes_of(self.arg_c_row)
-        self.a_offset = [zero] + [b.mul(i, a_row) for i in row]
-        self.c_offset = [zero] + [b.mul(i, c_row) for i in row]
-        lanes = self.ty.lanes
+    def columns(self) -> None:
+        """Byte offsets of column vectors, and steps; what lies past the end repeats the last."""
+        b, lanes = self.b, self.ty.lanes
+        self.a_row, self.c_row = self.bytes_of(self.arg_a_row), self.bytes_of(self.arg_c_row)
         last = b.sub(self.arg_columns, ir.Constant(I64, lanes))
         starts = [ir.Constant(I64, j * lanes) for j in range(self.vectors)]
         ahead = ir.Constant(I64, STEPS_AHEAD)
         self.a_ahead, self.b_ahead = b.mul(self.a_bytes, ahead), b.mul(self.b_bytes, ahead)
+        zero = ir.Constant(I64, 0)
         self.column = [zero] + [self.bytes_of(smaller(self.b, s, last)) for s in starts[1:]]
         if self.masked:
             index = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
@@ -106,19 +101,35 @@ class _Tile:
             zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
             self.mask = b.icmp_signed("<", index, b.shuffle_vector(one, undefined, zeros))
 
+    def offsets(self, rows: Any) -> None:
+        """Byte offsets of the rows of one tile of so many; past the last one it is repeated."""
+        b, zero = self.b, ir.Constant(I64, 0)
+        last_row = b.sub(rows, ir.Constant(I64, 1))
+        row = [smaller(b, ir.Constant(I64, i), last_row) for i in range(1, self.rows)]
+        self.a_offset = [zero] + [b.mul(i, self.a_row) for i in row]
+        self.c_offset = [zero] + [b.mul(i, self.c_row) for i in row]
+
     def build(self) -> None:
         b = self.b
-        self.offsets()
+        self.columns()
         places = [(i, j) for i in range(self.rows) for j in range(self.vectors)]
         entry = b.block
-        resume, head, body, done, add, store, end = (
+        top, resume, head, body, done, add, store, end = (
             self.function.append_basic_block(name)
-            for name in ("resume", "head", "body", "done", "add", "store", "end")
+            for name in ("top", "resume", "head", "body", "done", "add", "store", "end")
         )
+        b.branch(top)
+
+        b.position_at_end(top)
+        rows, first_a, first_c = b.phi(I64), b.phi(I8.as_pointer()), b.phi(I8.as_pointer())
+        given = self.arg_rows, self.arg_a, self.arg_c
+        for phi, value in zip((rows, first_a, first_c), given, strict=True):
+            phi.add_incoming(value, entry)
+        self.offsets(rows)
+        row_c = [b.gep(first_c, [offset]) for offset in self.c_offset]
         b.cbranch(self.arg_begin, head, resume)
 
         b.position_at_end(resume)
-        row_c = [b.gep(self.arg_c, [offset]) for offset in self.c_offset]
         held = [self.load(row_c[i], self.column[j]) for i, j in places]
         b.branch(head)
 
@@ -126,9 +137,9 @@ class _Tile:
         zero = ir.Constant(self.vec, [0.0] * self.ty.lanes)
         left, a, vb = b.phi(I64), b.phi(I8.as_pointer()), b.phi(I8.as_pointer())
         sums = [b.phi(self.vec) for _ in places]
-        for block, start in ((entry, [zero] * len(places)), (resume, held)):
+        for block, start in ((top, [zero] * len(places)), (resume, held)):
             left.add_incoming(self.arg_depth, block)
-            a.add_incoming(self.arg_a, block)
+            a.add_incoming(first_a, block)
             vb.add_incoming(self.arg_b, block)
             for phi, value in zip(sums, start, strict=True):
                 phi.add_incoming(value, block)
@@ -158,8 +169,13 @@ class _Tile:
             phi.add_incoming(with_bias, add)
             final.append(phi)
         for value, (i, j) in zip(final, places, strict=True):
-            self.store(value, b.gep(self.arg_c, [self.c_offset[i]]), self.column[j])
-        b.branch(end)
+            self.store(value, row_c[i], self.column[j])
+        height = ir.Constant(I64, self.rows)
+        following = (b.sub(rows, height), b.gep(first_a, [b.mul(self.a_row, height)]),
+                     b.gep(first_c, [b.mul(self.c_row, height)]))  # fmt: skip
+        for phi, value in zip((rows, first_a, first_c), following, strict=True):
+            phi.add_incoming(value, b.block)
+        b.cbranch(b.icmp_signed(">", following[0], ir.Constant(I64, 0)), top, end)
         b.position_at_end(end)
         b.ret_void()
 
@@ -168,11 +184,11 @@ class _Tile:
         b = self.b
         element = self.vec.element
         row = [self.load(vb, offset) for offset in self.column]
-        if self.rows >= 6:
+        if self.rows >= 6 or self.vectors == 3:
             prefetch_line(b, b.gep(a, [self.a_ahead]), L1)
-            start = b.gep(vb, [self.b_ahead])
+            ahead = b.gep(vb, [self.b_ahead])
             for offset in self.column:
-                prefetch_line(b, b.gep(start, [offset]), L1)
+                prefetch_line(b, b.gep(ahead, [offset]), L1)
         name = "llvm.fma" if target.host().has_fma else "llvm.fmuladd"
         results = []
         for i in range(self.rows):
@@ -229,13 +245,17 @@ def _best(module: Any, ty: FloatVector) -> Any:
         builder.ret_void()
         builder.position_at_end(no)
 
-    lanes = ty.lanes
-    tall = compare(">", rows, 2)
-    use(tile.MAIN, builder.and_(tall, compare(">", columns, 2 * lanes)))
-    whole = builder.and_(tall, compare("==", columns, lanes))
-    use(tile.NARROW, builder.or_(compare("<", columns, lanes), whole))
+    lanes, shapes = ty.lanes, tile.shapes()
+    some = compare(">", rows, 2)
+    whole = builder.and_(some, compare("==", columns, lanes))
+    narrow = builder.or_(compare("<", columns, lanes), whole)
+    use(tile.NARROW, narrow)
     use(tile.ONE, compare("==", rows, 1))
     use(tile.TWO, compare("==", rows, 2))
+    wide = compare(">", columns, 2 * lanes)
+    if shapes[tile.MAIN][1] > 2:
+        use(tile.MAIN, builder.and_(wide, compare(">", rows, shapes[tile.WIDE][0])))
+    use(tile.WIDE, wide)
     use(tile.FOUR, compare("<=", rows, 4))
     builder.call(_function(module, tile.MIDDLE, ty), function.args, tail=True)
     builder.ret_void()
@@ -308,42 +328,6 @@ def _size(x: Any) -> Any:
     return types.intp if is_array(x) else None
 
 
-def _transpose_block(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    """Rows as vectors; stage s swaps bit s of the row's and the column's index."""
-    ty = vector_of(sig.args[0])
-    vec, lanes, align = llvm_type(ty), ty.lanes, ty.width // 8
-    a, b = (context.make_array(sig.args[k])(context, builder, args[k]).data for k in (0, 3))
-    a_at, a_row, b_at, b_row = (
-        context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 2, 4, 5)
-    )
-    if context.enable_boundscheck:
-        side = ir.Constant(I64, 0), ir.Constant(I64, lanes - 1)
-        along = (*side, ir.Constant(I64, 1))
-        for k, at, step in ((0, a_at, a_row), (3, b_at, b_row)):
-            span = block_span(builder, at, [(*side, step), along])
-            check(context, builder, sig.args[k], args[k], span, TRANSPOSE)
-
-    def pointer(data: Any, at: Any, row: Any, i: int) -> Any:
-        index = builder.add(at, builder.mul(row, ir.Constant(I64, i)))
-        return builder.bitcast(builder.gep(data, [index]), vec.as_pointer())
-
-    row = [builder.load(pointer(a, a_at, a_row, i), align=align, typ=vec) for i in range(lanes)]
-    stage = lanes // 2
-    while stage:
-        low = [c if not c & stage else lanes + c - stage for c in range(lanes)]
-        high = [c + stage if not c & stage else lanes + c for c in range(lanes)]
-        mask = ir.VectorType(ir.IntType(32), lanes)
-        for i in range(lanes):
-            if not i & stage:
-                pair = row[i], row[i + stage]
-                row[i] = builder.shuffle_vector(*pair, ir.Constant(mask, low))
-                row[i + stage] = builder.shuffle_vector(*pair, ir.Constant(mask, high))
-        stage //= 2
-    for i in range(lanes):
-        builder.store(row[i], pointer(b, b_at, b_row, i), align=align)
-    return context.get_dummy_value()
-
-
 def _prefetch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     data = context.make_array(sig.args[0])(context, builder, args[0]).data
     pointer = builder.gep(data, [context.cast(builder, args[1], sig.args[1], types.intp)])
@@ -358,11 +342,6 @@ define(
 )
 define(tile.tile, _tile_type, _tile)
 define(tile.best_tile, _best_type, _best_tile)
-define(
-    tile.transpose_block,
-    lambda *args: types.void if is_array(args[0]) and is_array(args[3]) else None,
-    _transpose_block,
-)
 define(tile.tile_height, _size, _constant(lambda itemsize: tile.shapes()[tile.MAIN][0]))
 define(tile.tile_width, _size, _constant(tile.panel_width))
 define(tile.tile_lanes, _size, _constant(lambda itemsize: target.host().lanes(itemsize)))

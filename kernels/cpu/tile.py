@@ -6,9 +6,10 @@ may lie anyhow (it has two strides, in elements), while rows of B and C are cont
 element is one chain of fused multiply-adds in the order of `t`, beginning at 0 or at what C holds,
 so its bits depend neither on the shape of the tile nor on its place in it.
 
-Compiled (`_tile_llvm`), a shape keeps its rows x vectors of sums in registers. Fewer rows than the
-shape has are computed by repeating the last row, fewer columns by moving vectors to the left until
-they end at the last column: repeated elements get the same bits, and nothing outside is touched.
+Compiled (`_tile_llvm`), a shape keeps its rows x vectors of sums in registers; more rows are one
+such tile after the other. Fewer rows than the shape has are computed by repeating the last row,
+fewer columns by moving vectors to the left until they end at the last column: repeated elements get
+the same bits, and nothing outside is touched.
 Only `NARROW`, for fewer columns than a vector has, masks its lanes.
 """
 
@@ -25,13 +26,15 @@ recorded.record()
 
 # Shapes, as `shape` of `tile` (rows x vectors on AVX-512 / on CPUs with 16 vector registers).
 # A multiply-add takes some four cycles, and a core begins two in each: it is busy only with eight
-# or more sums that do not wait for each other. The last three shapes have just these eight.
+# or more sums that do not wait for each other. FOUR, TWO and ONE have just these eight; WIDE has
+# twelve, for columns that would leave a tile of two vectors with one.
 MAIN = 0  # 8x3 / 6x2
 MIDDLE = 1  # 8x2 / 6x2
 NARROW = 2  # 8x1 / 6x1, masked
 FOUR = 3  # 4x2
 TWO = 4  # 2x4
 ONE = 5  # 1x8
+WIDE = 6  # 4x3
 
 #: bytes of a panel of B that stay in the L1 cache (32 KiB or more) while tiles pass over it
 PANEL_BYTES = 24576
@@ -40,8 +43,9 @@ PANEL_BYTES = 24576
 @functools.cache
 def shapes() -> tuple[tuple[int, int], ...]:
     """(rows, vectors) of every shape on this CPU."""
-    main, middle = ((8, 3), (8, 2)) if target.host().registers >= 32 else ((6, 2), (6, 2))
-    return main, middle, (main[0], 1), (4, 2), (2, 4), (1, 8)
+    if target.host().registers >= 32:
+        return (8, 3), (8, 2), (8, 1), (4, 2), (2, 4), (1, 8), (4, 3)
+    return (6, 2), (6, 2), (6, 1), (4, 2), (2, 4), (1, 8), (4, 3)
 
 
 def panel_width(itemsize: int) -> int:
@@ -90,9 +94,9 @@ def tile(
     """Compute one tile; `shape` is one of the constants above.
 
     A[r, t] is ``a[a_at + r*a_row + t*a_step]``, B[t, j] is ``b[b_at + t*b_step + j]``, C[r, j] is
-    ``c[c_at + r*c_row + j]`` (flat indices), for t < `depth`, 1 <= `rows` <= the shape's rows and
-    `columns` up to the shape's (at least a vector's, and for `NARROW` at most). Sums start at 0
-    where `begin`, else at C; ``bias[bias_at + j]`` is added at the end unless `bias_at` < 0.
+    ``c[c_at + r*c_row + j]`` (flat indices), for t < `depth`, r < `rows` (at least 1) and
+    `columns` up to the shape's (at least a vector's, and for `NARROW` at most). Sums start
+    at 0 where `begin`, else at C; ``bias[bias_at + j]`` is added at the end unless `bias_at` < 0.
     """
     a, b, bias = a.reshape(-1), b.reshape(-1), bias.reshape(-1)
     r, j = np.arange(rows)[:, None], np.arange(columns)[None, :]
@@ -125,7 +129,8 @@ def best_tile(
     columns: int,
     begin: bool,
 ) -> None:
-    """`tile` by the shape that is fastest for these rows and columns.
+    """`tile` by the shape that is fastest for these rows and columns, of which there may be as many
+    as the main tile has, or `WIDE`. (What is left over from whole tiles has its own fastest shape.)
 
     Compiled, the choice is one more LLVM function: kernels with a branch for each shape took 0.3 s
     longer to compile, each.

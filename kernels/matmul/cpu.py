@@ -19,27 +19,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..cpu import target
-from ..cpu.tile import (
-    best_tile,
-    panel_width,
-    prefetch,
-    tile_height,
-    tile_lanes,
-    tile_width,
-    transpose_block,
-)
+from ..cpu.tile import panel_width, tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
 from ..places import Matrix, Place, Rows
 from ..simd import fill_like, fma, is32, lanes, load, load_first, store, sum_lanes
-from .cpu_row import FEW_DEPTH, one_row, outer
+from .cpu_panels import BLOCK_BYTES, DEPTH_BYTES, panel, product
+from .cpu_row import one_row, outer
 
-#: bytes of a row of A in one block of the depth: 8 rows and what passes by of B lie in L1
-#: (48 KiB on the CPU measured), and a tile's beginning and end cost 2 % of its time
-DEPTH_BYTES = 2048
-#: bytes of a block of B, at most: it stays in L2 (2 MiB), with room for the A and C that pass by
-BLOCK_BYTES = 5 << 18
-#: size of B from which on it is prefetched where a few rows pass over it
-PREFETCH_BYTES = 1 << 19
 #: rows from which on the factors of a small weight's gradient are packed
 MANY = 512
 #: rows up to which a gradient's sums are those of lanes, in another order than for more rows
@@ -99,80 +85,6 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
     if (n >= 16 and size >= 1 << 20) or (small and n >= MANY and pays):
         backward_weight = "linear_backward_weight_packed"
     return LinearChoice(forward, backward_input, backward_weight)
-
-
-@helper
-def prefetch_rows(x, at, step, rows, columns):
-    """Prefetch the elements ``x[at + r*step + j]`` for r < rows, j < columns."""
-    line = 16 if is32(x) else 8
-    for start in range(at, at + rows * step, step):
-        for j in range(start, start + columns, line):
-            prefetch(x, j)
-
-
-@helper
-def panel(a, b, c, bias, depth, rows, columns, begin, ahead):
-    """C (+)= A @ B (+ bias, unless its place is < 0) for any number of rows and at most the main
-    tile's columns; of B and C rows are given.
-
-    Before each tile a share of the block of B at `ahead` (unless < 0), which is used after this
-    one, is prefetched.
-    """
-    height = tile_height(b.array)
-    i = 0
-    while i < rows:
-        r = min(rows - i, height)
-        if ahead >= 0:
-            first, last = i * depth // rows, (i + r) * depth // rows
-            at = ahead + first * b.stride
-            prefetch_rows(b.array, at, b.stride, last - first, columns)
-        best_tile(a.array, a.at + i * a.row, a.row, a.step, b.array, b.at, b.stride,
-                  c.array, c.at + i * c.stride, c.stride, bias.array, bias.at, depth, r, columns,
-                  begin)  # fmt: skip
-        i += r
-
-
-@helper
-def product(a, b, b_panel, c, bias, depth, rows, columns):
-    """C = A @ B (+ bias): operands as of `panel`, panels of B are `b_panel` elements apart.
-
-    Blocks of columns, of the depth; over a block of B pass tiles from left to right, then the next
-    rows: what a tile needs of A stays in L1, the block of B stays in L2 and is read from there a
-    few steps ahead of its use (see `_tile_llvm`), and C is reread once for each block of the depth.
-    """
-    itemsize = 4 if is32(b.array) else 8
-    width = tile_width(b.array)
-    few = rows <= 4 and b_panel == width and columns >= tile_lanes(b.array)
-    ahead = few and depth * columns * itemsize > PREFETCH_BYTES
-    limit = DEPTH_BYTES // itemsize
-    if few:
-        # wide tiles: rows of B are read in long stretches
-        width = tile_lanes(b.array) * (8 if rows == 1 else 4 if rows == 2 else 2)
-        b_panel = width
-        limit = FEW_DEPTH if ahead else depth
-    blocks = max(1, (depth + limit - 1) // limit)
-    depth_block = (depth + blocks - 1) // blocks
-    panels = (columns + width - 1) // width
-    blocks = 1 if few else panels * width * depth_block * itemsize // BLOCK_BYTES + 1
-    panel_block = (panels + blocks - 1) // blocks
-    for first in range(0, panels, panel_block):
-        last = min(panels, first + panel_block)
-        t = 0
-        while True:
-            part = min(depth_block, depth - t)
-            add = bias.at if t + part == depth else -1
-            for i in range(0, rows, tile_height(b.array)):
-                left = Matrix(a.array, a.at + i * a.row + t * a.step, a.row, a.step)
-                for p in range(first, last):
-                    j, z = p * width, b.at + p * b_panel + t * b.stride
-                    panel(left, Rows(b.array, z, b.stride),
-                          Rows(c.array, c.at + i * c.stride + j, c.stride),
-                          Place(bias.array, add + j if add >= 0 else -1), part,
-                          min(tile_height(b.array), rows - i), min(width, columns - j), t == 0,
-                          z + b_panel if ahead and p + 1 < panels else -1)  # fmt: skip
-            t += part
-            if t >= depth:
-                break
 
 
 @kernel(**FORWARD, rounds=("x", "w"), sparse_as="linear_forward_sparse")

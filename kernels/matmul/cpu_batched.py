@@ -12,7 +12,7 @@ from ..cpu.tile import tile_width
 from ..declare import helper, kernel
 from ..places import Matrix, Place, Rows
 from ..simd import fill_like, fma, lanes, load, load_first, store, store_first, sum_lanes
-from .cpu import product
+from .cpu_panels import product
 from .cpu_row import outer
 
 

@@ -14,7 +14,8 @@ from ..cpu.tile import tile_height, tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
 from ..places import Matrix, Place, Rows
 from ..simd import is32, lanes, load, load_first, store, store_first
-from .cpu import BACKWARD, FORWARD, panel
+from .cpu import BACKWARD, FORWARD
+from .cpu_panels import last_columns, panel
 
 #: bytes of a block: with what passes by of x and y it stays in L2 (2 MiB)
 BLOCK_BYTES = 3 << 18
@@ -35,9 +36,10 @@ def scratch_columns(rows: int, itemsize: int) -> int:
 
 
 @helper
-def pack_rows(w, at, step, depth, columns, packed, to):
-    """Panels of the matrix B[t, j] = w[at + t*step + j], t < depth, j < columns, at packed[to]."""
-    width, n = tile_width(w), lanes(w)
+def pack_rows(w, at, step, depth, columns, width, packed, to):
+    """Panels of so wide rows of the matrix B[t, j] = w[at + t*step + j], t < depth, j < columns, at
+    packed[to]."""
+    n = lanes(w)
     for t in range(depth):
         for left in range(0, columns, width):
             valid = min(width, columns - left)
@@ -54,7 +56,14 @@ def pack_rows(w, at, step, depth, columns, packed, to):
 @helper
 def pack_columns(w, at, step, depth, columns, packed, to):
     """Panels of the matrix B[t, j] = w[at + j*step + t], t < depth, j < columns, at packed[to]."""
-    width, n = tile_width(w), tile_lanes(w)
+    pack_turned(w, at, step, depth, columns, tile_width(w), packed, to)
+
+
+@helper
+def pack_turned(w, at, step, depth, columns, width, packed, to):
+    """Panels of so wide rows of the matrix B[t, j] = w[at + j*step + t], t < depth, j < columns, at
+    packed[to]."""
+    n = tile_lanes(w)
     for left in range(0, columns, width):
         valid = min(width, columns - left)
         for j in range(0, valid, n):
@@ -71,7 +80,7 @@ def pack_columns(w, at, step, depth, columns, packed, to):
 @helper
 def blocked_product(x, w, transposed, bias, y, scratch, lo, hi, depth, columns):
     """y = x @ w (+ bias), or x @ w.T where `transposed`, for the rows lo to hi."""
-    width, rows = tile_width(w), hi - lo
+    width, n, rows = tile_width(w), tile_lanes(w), hi - lo
     itemsize, small = 4 if is32(w) else 8, width == 2 * tile_lanes(w)
     size = (SMALL_TILE_BYTES if small else BLOCK_BYTES) // itemsize
     size = min(size, rows * scratch.shape[1])
@@ -83,21 +92,30 @@ def blocked_product(x, w, transposed, bias, y, scratch, lo, hi, depth, columns):
     base, step = lo * scratch.shape[1], w.shape[1]
     for left in range(0, columns, panels * width):
         wide = min(panels * width, columns - left)
+        inner = wide - last_columns(w, wide)
         for t in range(0, depth, deep):
-            part = min(deep, depth - t)
-            if transposed:
-                pack_columns(w, left * step + t, step, part, wide, scratch, base)
-            else:
-                pack_rows(w, t * step + left, step, part, wide, scratch, base)
-            last = t + part == depth
-            for i in range(0, rows, tile_height(w)):
-                a, c = (lo + i) * depth + t, (lo + i) * columns + left
-                for j in range(0, wide, width):
-                    panel(Matrix(x, a, depth, 1), Rows(scratch, base + j * part, width),
-                          Rows(y, c + j, columns),
-                          Place(bias, left + j if last and bias.size > 0 else -1), part,
-                          min(tile_height(w), rows - i), min(width, wide - j), t == 0,
-                          -1)  # fmt: skip
+            part, last = min(deep, depth - t), t + deep >= depth
+            # the last columns, where they have tiles of their own, are a panel of their own
+            first, end, across, height = 0, inner, width, tile_height(w)
+            while first < wide:
+                if first == inner:
+                    end, height = wide, rows
+                    across = 3 * n
+                at = base + first * part
+                if transposed:
+                    pack_turned(w, (left + first) * step + t, step, part, end - first, across,
+                                scratch, at)  # fmt: skip
+                else:
+                    pack_rows(w, t * step + left + first, step, part, end - first, across, scratch,
+                              at)  # fmt: skip
+                for i in range(0, rows, height):
+                    a, c = (lo + i) * depth + t, (lo + i) * columns + left
+                    for j in range(first, end, across):
+                        panel(Matrix(x, a, depth, 1), Rows(scratch, base + j * part, across),
+                              Rows(y, c + j, columns),
+                              Place(bias, left + j if last and bias.size > 0 else -1), part,
+                              min(height, rows - i), min(across, end - j), t == 0, -1)  # fmt: skip
+                first = end
 
 
 @kernel(block=64, **FORWARD, rounds=("x", "w"), sparse_as="linear_forward_blocked_sparse")

@@ -33,8 +33,9 @@ from ..simd import (
     sum_lanes,
     where,
 )
-from .cpu import BACKWARD, FORWARD, product
+from .cpu import BACKWARD, FORWARD
 from .cpu_blocked import blocked_product
+from .cpu_panels import product
 
 #: elements that a word has bits for
 WORD = 64

@@ -10,8 +10,9 @@ from ..cpu.tile import tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
 from ..places import Matrix, Place, Rows
 from ..simd import lanes
-from .cpu import BACKWARD, product
+from .cpu import BACKWARD
 from .cpu_blocked import blocked_product
+from .cpu_panels import product
 from .cpu_sparse import (
     SUMS,
     WORD,

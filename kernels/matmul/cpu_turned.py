@@ -12,21 +12,22 @@ Every element is the same chain of fused multiply-adds, so the bits are those of
 from ..cpu import target
 from ..cpu.tile import (
     MAIN,
-    best_tile,
+    WIDE,
     panel_width,
     shapes,
-    tile_height,
     tile_lanes,
     tile_width,
     transpose_block,
 )
 from ..declare import helper, kernel
+from ..places import Matrix, Place, Rows
 from ..signature import signature_of
 from ..simd import load_first, store_first
 from .cpu import BACKWARD
 from .cpu_blocked import linear_backward_input_blocked
+from .cpu_panels import last_columns, panel
 
-#: rows of the weight in a strip: whole tiles (6 or 8 rows) and whole blocks (8 or 16) that are
+#: rows of the weight in a strip: whole tiles (4 to 12 rows) and whole blocks (8 or 16) that are
 #: turned; a strip of 512 columns (98 KB) stays in L2 while all rows pass over it
 STRIP = 48
 #: rows for which it may pay; above, both ways take equally long (256 rows 0.95 to 1.06)
@@ -36,15 +37,24 @@ FEWEST, MOST = 8, 128
 LATENCY, PACK, TURN, CALL = 4, 8, 2, 100
 
 
-def tile_cycles(rows: int, columns: int, itemsize: int) -> int:
+def tile_cycles(rows: int, columns: int, itemsize: int, joined: bool = False) -> int:
     """The cycles that tiles of so many rows and columns take for each number of the depth, at two
-    multiply-adds a cycle. A tile of fewer columns takes as long as a whole one."""
-    height, vectors = shapes()[MAIN]
+    multiply-adds a cycle. A tile of fewer columns takes as long as a whole one; `joined` as in
+    `last_columns`."""
+    main = shapes()[MAIN]
+    width = panel_width(itemsize)
+    panels, rest = divmod(columns, width)
+    if joined and panels and main[1] == 2 and 0 < rest <= width // 2:
+        return (panels - 1) * _cycles(rows, *main) + _cycles(rows, *shapes()[WIDE])
+    return -(-columns // width) * _cycles(rows, *main)
+
+
+def _cycles(rows: int, height: int, vectors: int) -> int:
+    """The cycles for each number of the depth that one panel takes."""
     whole, rest = divmod(rows, height)
-    cycles = whole * height * vectors // 2
-    if rest:
-        cycles += max(LATENCY, rest * vectors // 2)
-    return -(-columns // panel_width(itemsize)) * cycles
+    return whole * max(LATENCY, height * vectors // 2) + (
+        max(LATENCY, rest * vectors // 2) if rest else 0
+    )
 
 
 def pays(rows: int, c: int, k: int, itemsize: int) -> bool:
@@ -58,7 +68,7 @@ def pays(rows: int, c: int, k: int, itemsize: int) -> bool:
     if not FEWEST <= rows <= MOST or target.host().vector_bits > 256:
         return False
     width = panel_width(itemsize)
-    turned = tile_cycles(c, rows, itemsize) * k + TURN * rows * (c + k) // width
+    turned = tile_cycles(c, rows, itemsize, True) * k + TURN * rows * (c + k) // width
     packed = tile_cycles(rows, c, itemsize) * k + PACK * -(-c // width) * k + CALL
     return turned < packed
 
@@ -91,16 +101,21 @@ def turn(a, a_at, a_row, rows, columns, b, b_at, b_row):
 def linear_backward_input_turned(dy, w, dx, scratch, lo, hi):
     """dx = dy @ w.T, by dx.T = w @ dy.T; scratch memory as `turned_columns` says."""
     c, k = w.shape
-    width, height, s = tile_width(w), tile_height(w), scratch.shape[1]
-    for i in range(lo, hi, width):
-        rows = min(width, hi - i)
+    width, s = tile_width(w), scratch.shape[1]
+    # the last rows, where their tiles are of three vectors, are turned together
+    inner = hi - last_columns(w, hi - lo)
+    i = lo
+    while i < hi:
+        rows = hi - i if i == inner else min(width, inner - i)
         turn(dy, i * k, k, rows, k, scratch, i * s, rows)
+        i += rows
     for top in range(0, c, STRIP):
         strip = min(STRIP, c - top)
-        for i in range(lo, hi, width):
-            rows = min(width, hi - i)
+        i = lo
+        while i < hi:
+            rows = hi - i if i == inner else min(width, inner - i)
             right, out = i * s, i * s + k * rows
-            for j in range(0, strip, height):
-                best_tile(w, (top + j) * k, k, 1, scratch, right, rows, scratch, out + j * rows,
-                          rows, dy, -1, k, min(height, strip - j), rows, True)  # fmt: skip
+            panel(Matrix(w, top * k, k, 1), Rows(scratch, right, rows), Rows(scratch, out, rows),
+                  Place(dy[0], -1), k, strip, rows, True, -1)  # fmt: skip
             turn(scratch, out, rows, strip, rows, dx, i * c + top, c)
+            i += rows

@@ -17,7 +17,7 @@ from ..cpu.parts import copy_run, fill_row, load_part, store_part
 from ..cpu.tile import PANEL_BYTES, tile_height, tile_lanes, tile_width, transpose_block
 from ..cpu.tile_unit import STEPS, WORDS
 from ..declare import helper, kernel
-from ..matmul.cpu import PREFETCH_BYTES, panel
+from ..matmul.cpu_panels import PREFETCH_BYTES, panel
 from ..matmul.cpu_unit import PANEL, WIDTH, pack_left, unit_rows
 from ..places import Matrix, Place, Rows
 from ..simd import is32

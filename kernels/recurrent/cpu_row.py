@@ -5,7 +5,7 @@ Each element is one chain of fused multiply-adds in the order of the depth, howe
 
 from ..cpu.parts import fill_row, strip_lanes, strip_load, strip_splat, strip_store
 from ..declare import helper
-from ..matmul.cpu import PREFETCH_BYTES
+from ..matmul.cpu_panels import PREFETCH_BYTES
 from ..simd import (
     bits,
     fma,

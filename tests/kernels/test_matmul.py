@@ -180,6 +180,20 @@ def test_python_twin_gives_the_same_bits(dtype: str) -> None:
         assert np.allclose(compiled, plain, rtol=0 if exact else 1e-14, atol=0 if exact else 1e-14)
 
 
+@pytest.mark.skipif(not target.host().has_fma, reason="without FMA products are rounded")
+@pytest.mark.parametrize("rows", [4, 7, 8, 13, 29])
+def test_bits_by_width(rows: int) -> None:
+    """The last columns have tiles of their own, up to a vector's and from two to three."""
+    one = target.host().lanes(4)
+    for k in (*range(1, 3 * one + 2), 4 * one + 1, 5 * one - 1, 5 * one):
+        for name, (result, a, b, bias) in products(rows, 6, k, "float32", (3, 20)).items():
+            if name != "input_unpacked":
+                assert np.array_equal(result, in_order(a, b, bias)), (name, k)
+        for name, (result, a, b, bias) in products(rows, k, 6, "float32").items():
+            if name != "input_unpacked":
+                assert np.array_equal(result, in_order(a, b, bias)), (name, k)
+
+
 def test_no_bias_is_no_addition() -> None:
     x, w = -normal(0, (3, 1), "float32"), np.zeros((1, 20), "float32")
     y = run(matmul.linear_forward, out="y", shape=(3, 20), x=x, w=w, bias=NONE["float32"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastnn import nn
-from fastnn.kernels.matmul.cpu import PREFETCH_BYTES
+from fastnn.kernels.matmul.cpu_panels import PREFETCH_BYTES
 
 HIDDEN = 227  # neither a multiple of the rows that are read together nor of a vector
 

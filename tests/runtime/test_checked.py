@@ -126,10 +126,9 @@ attempt("b", PRODUCT.format(0, "n", 0, -1, 2), [0, 12], [13, -1])
 attempt("c", PRODUCT.format(0, 0, "n", -1, 2), [0, 12], [13, -1])
 attempt("bias", PRODUCT.format(0, 0, 0, "n", 2), [-1, 0, 44], [45])
 attempt("no_product", PRODUCT.format("n", "n", 0, -1, 0), [NONE], [])
-for shape in range(6):
+for shape in range(7):
     body = f"tile({shape}, x, 0, 32, 1, x, 0, 32, y, n, 32, x, -1, 2, 2, {W}, True)"
-    last = 64 - W if shape == 5 else 32 - W  # of one row, or of two
-    attempt(f"shape{shape}", body, [0, last], [last + 1])
+    attempt(f"shape{shape}", body, [0, 32 - W], [33 - W])
 attempt("transpose", "transpose_block(x, 0, 32, y, n, 32)", [0, 32 - W], [33 - W], size=(W, 32))
 """
 
@@ -157,7 +156,7 @@ def test_checked_mode_covers_vectors_and_tiles() -> None:
         for name, array in [("a", "x"), ("b", "x"), ("c", "y")]
         for index in (64, -1)
     ]
-    shapes = [(f"shape{k}", "register tile of y", 64, 64) for k in range(6)]
+    shapes = [(f"shape{k}", "register tile of y", 64, 64) for k in range(7)]
     lines = python("-c", VECTORS).splitlines()
     expected = [*vector, *other, *tile, ("bias", "register tile of x", 64, 64), *shapes]
     for line, (name, access, index, size) in zip(lines, expected, strict=False):

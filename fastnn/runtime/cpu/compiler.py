@@ -51,6 +51,7 @@ GENERATORS = (
     "fastnn.kernels.cpu._bounds_llvm",
     "fastnn.kernels.cpu._simd_llvm",
     "fastnn.kernels.cpu._tile_llvm",
+    "fastnn.kernels.cpu._transpose_llvm",
     "fastnn.kernels.cpu._tile_unit_llvm",
     "fastnn.kernels.cpu._tile_unit_pack_llvm",
     "fastnn.runtime.cpu.codegen",

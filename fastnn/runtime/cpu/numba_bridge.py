@@ -17,7 +17,8 @@ from numba.np import arrayobj
 
 import fastnn.kernels.cpu._simd_llvm
 import fastnn.kernels.cpu._tile_llvm
-import fastnn.kernels.cpu._tile_unit_llvm  # noqa: F401  (each registers its functions)
+import fastnn.kernels.cpu._tile_unit_llvm
+import fastnn.kernels.cpu._transpose_llvm  # noqa: F401  (each registers its functions)
 from fastnn.kernels import recorded
 from fastnn.kernels.cpu import _bounds_llvm, _types_llvm
 from fastnn.kernels.declare import HELPERS
