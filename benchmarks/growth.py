@@ -169,6 +169,25 @@ def largest(kind: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line for each net and size, with all its values."""
+    lines = []
+    for kind, name in dict.fromkeys((r["kind"], r["size"]) for r in rows):
+        mine = [r for r in rows if (r["kind"], r["size"]) == (kind, name)]
+        theirs = [r["torch_per_sample"] for r in mine if r["torch_per_sample"]]
+        lines.append(
+            {
+                "net": kind, "size": name, "values": " ".join(str(r["value"]) for r in mine),
+                "µs per sample": " ".join(harness.microseconds(r["per_sample"]) for r in mine),
+                "exponent": f"{exponent(mine, 'per_sample'):.2f}",
+                "KB per sample": " ".join(f"{r['work_per_sample'] / 1e3:,.1f}" for r in mine),
+                "its exponent": f"{exponent(mine, 'work_per_sample'):.2f}",
+                "PyTorch's KB": " ".join(f"{n / 1e3:,.1f}" for n in theirs),
+            }
+        )  # fmt: skip
+    return harness.table(lines, list(lines[0]))
+
+
 def picture(rows: list[dict[str, Any]], path: str) -> None:
     """Time and memory per sample over each size, relative to the smallest, on logarithmic axes."""
     figure = new_figure(9.0, 6.4)
@@ -204,22 +223,11 @@ def main() -> None:
             print(largest(kind), flush=True)
         return
     rows: list[dict[str, Any]] = []
-    print("| | size | values | µs a sample | exponent | KB a sample | exponent | PyTorch's KB |")
-    print("|---|---|---|---|---|---|---|---|")
     for kind, name, values in GROWTH:
         mine = [measured(kind, name, value, options.budget) for value in values]
         rows += mine
-        times = " ".join(harness.microseconds(r["per_sample"]) for r in mine)
-        memory = " ".join(f"{r['work_per_sample'] / 1e3:,.1f}" for r in mine)
-        torch = " ".join(
-            f"{r['torch_per_sample'] / 1e3:,.1f}" for r in mine if r["torch_per_sample"]
-        )
-        print(
-            f"| {kind} | {name} | {' '.join(map(str, values))} | {times} | "
-            f"{exponent(mine, 'per_sample'):.2f} | {memory} | "
-            f"{exponent(mine, 'work_per_sample'):.2f} | {torch} |",
-            flush=True,
-        )
+        shown = table(mine).splitlines()
+        print("\n".join(shown[0 if len(rows) == len(mine) else 2 :]), flush=True)
     path = harness.write("growth", "python -m benchmarks.growth", rows)
     print(f"written to {path.name}")
     if options.picture:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import fastnn as fnn
+from benchmarks import harness
 from fastnn import nn, ops, optim
 from fastnn.engine.arrays import NO_ARRAYS, as_arrays
 from fastnn.kernels import control_block
@@ -113,8 +114,10 @@ def main() -> None:
         "--total", type=int, default=4000, help="steps of a run, all loops together"
     )
     options = parser.parse_args()
-    for n, seconds in least({n: planning(n) for n in options.lengths}, options.repeats).items():
-        print(f"traced and planned, {n} steps: {1e3 * seconds:.1f} ms")
+    rows = [
+        {"row": f"traced and planned, {n} steps", "microseconds": 1e6 * seconds}
+        for n, seconds in least({n: planning(n) for n in options.lengths}, options.repeats).items()
+    ]
     for name, make in (("forward", forward), ("train", train)):
         for batch, hidden in SIZES:
             runs = {n: make(n, batch, hidden, options.total) for n in options.lengths}
@@ -122,8 +125,15 @@ def main() -> None:
                 run()
             for n, seconds in least(runs, options.repeats).items():
                 steps = max(options.total // n, 1) * n
-                each = 1e6 * seconds / steps
-                print(f"{name}, batch {batch}, state {hidden}: {n} steps, {each:.3f} us each")
+                what = f"{name}, batch {batch}, state {hidden}, {n} steps: each"
+                rows.append({"row": what, "microseconds": 1e6 * seconds / steps})
+    print(table(rows))
+    harness.write("loop-lengths", "python -m benchmarks.loop_lengths", rows)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    shown = [{"what": row["row"], "µs": f"{row['microseconds']:,.3f}"} for row in rows]
+    return harness.table(shown, ["what", "µs"])
 
 
 if __name__ == "__main__":

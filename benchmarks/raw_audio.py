@@ -150,6 +150,11 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     )  # fmt: skip
     for name, found in times.items():
         print(f"{name:<24} {1e3 * found['median']:8.2f} ms, at least {1e3 * found['minimum']:8.2f}")
+    if arguments is None:
+        mine = times["fastnn"]["median"]
+        rows = [{"row": name, **t, "ratio": t["median"] / mine} for name, t in times.items()]
+        command = f"python -m benchmarks.raw_audio --threads {options.threads}"
+        harness.write(f"raw_audio-{options.threads}", command, rows)
     return times
 
 

@@ -319,6 +319,7 @@ def test_all_benchmarks_are_told_what_they_take(monkeypatch: pytest.MonkeyPatch)
     asked: list[tuple[str, int]] = []
     monkeypatch.setattr(run, "run", lambda name, threads, turns: asked.append((name, threads)))
     monkeypatch.setattr(run, "summary", lambda: "")
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(harness, "RESULTS", Path(os.devnull))
     monkeypatch.setattr(Path, "write_text", lambda path, text: len(text))
     monkeypatch.setattr(sys, "argv", ["run", "--runs", "2"])
@@ -328,5 +329,6 @@ def test_all_benchmarks_are_told_what_they_take(monkeypatch: pytest.MonkeyPatch)
     for name in run.THREADS:
         module = "sequences.__main__" if name == "sequences" else name
         source = inspect.getsource(importlib.import_module(f"benchmarks.{module}"))
-        for option in run.arguments(name, 1, 3)[::2]:
-            assert f'"{option}"' in source, name
+        for added in run.TIMES.get(name, ([],)):
+            for option in [*run.arguments(name, 1, 3), *added][::2]:
+                assert f'"{option}"' in source, name

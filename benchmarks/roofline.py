@@ -1,0 +1,384 @@
+"""Each kernel beside the limit that holds for it: operations, functions, or bytes.
+
+    python -m benchmarks.roofline [--only lstm] [--turns 30]
+
+Small programs are planned as for a training, and each of their kernels is called by itself, over
+all its items, again and again: the least processor time of a call counts, which neighbours on a
+busy machine change little. `benchmarks.work` says how much work a call has. The limits are measured
+in the same run:
+
+- a multiply-add, or another operation on a vector, takes as long as in chains of multiply-adds
+  (`benchmarks.limits`), and functions as long as in a loop of nothing else (`benchmarks.ports`);
+  all of these use the same ports, so their times add up;
+- bytes take as long as in a triad over as many bytes, which are then in the same caches.
+
+The larger of the two is the least time that the call can take, and its share of the time that was
+measured is how near the kernel is to its limit. An array that a kernel would write in place of one
+that it reads gets memory of its own, so that each call computes the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import fastnn as fnn
+from benchmarks import harness, limits, ports
+from benchmarks.kernels import caller
+from benchmarks.work import Work, work_of
+from fastnn import nn, optim
+from fastnn.kernels.declare import KERNELS, Array, kernel_of
+from fastnn.plan.program import Operand
+from fastnn.runtime.segment import aligned_zeros
+
+#: of a case: a compiled step, its inputs and targets, and which kernels are shown ("": all)
+Case = tuple[Any, Any, Any, tuple[str, ...]]
+RNG = np.random.default_rng(0)
+#: least seconds of a piece that is timed at once
+PIECE = 30e-6
+
+
+def floats(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+class Every(nn.Module):
+    """A recurrent layer with a linear one behind each step."""
+
+    def __init__(self, layer: nn.Module, hidden: int, classes: int = 10) -> None:
+        self.layer, self.out = layer, nn.Linear(hidden, classes)
+
+    def forward(self, x: Any) -> Any:
+        return self.out(self.layer(x)[0])
+
+
+class Tagged(nn.Module):
+    """Embedded words with a linear layer."""
+
+    def __init__(self, words: int, width: int) -> None:
+        self.embedding, self.out = nn.Embedding(words, width), nn.Linear(width, 10)
+
+    def forward(self, x: Any) -> Any:
+        return self.out(self.embedding(x))
+
+
+class Attending(nn.Module):
+    """Self-attention between two linear layers."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        self.first, self.out = nn.Linear(width, width), nn.Linear(width, 10)
+        self.attention = nn.MultiHeadAttention(width, heads)
+
+    def forward(self, x: Any) -> Any:
+        return self.out(self.attention(self.first(x)))
+
+
+def compiled(model: nn.Module, loss: Any = None, optimizer: Any = None) -> Any:
+    return fnn.compile(
+        model, loss or nn.CrossEntropyLoss(), optimizer or optim.SGD(lr=1e-6), workers=1
+    )
+
+
+def recurrent(kind: str, hidden: int, batch: int = 32, steps: int = 100) -> Callable[[], Case]:
+    def made() -> Case:
+        layer = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}[kind](40, hidden)
+        y = RNG.integers(0, 10, (batch, steps))
+        names = f"{kind.lower()}_forward", f"{kind.lower()}_backward", "sequence_backward_weight"
+        return compiled(Every(layer, hidden)), floats(batch, steps, 40), y, names
+
+    return made
+
+
+def between(
+    make: Callable[[], nn.Module], *names: str, rows: int = 256, width: int = 1024
+) -> Callable[[], Case]:
+    """A layer between two linear ones."""
+
+    def made() -> Case:
+        model = nn.Sequential(nn.Linear(16, width), make(), nn.Linear(width, 10))
+        return compiled(model), floats(rows, 16), RNG.integers(0, 10, rows), names
+
+    return made
+
+
+def images(
+    layers: Callable[[], list[nn.Module]], shape: tuple[int, int, int], *names: str, rows: int = 32
+) -> Callable[[], Case]:
+    """Layers on images (channels, height, width), a linear one behind them."""
+
+    def made() -> Case:
+        inner = nn.Sequential(*layers(), nn.Flatten())
+        features = inner.predict(floats(1, *shape)).shape[1]
+        model = nn.Sequential(*layers(), nn.Flatten(), nn.Linear(features, 10))
+        return compiled(model), floats(rows, *shape), RNG.integers(0, 10, rows), names
+
+    return made
+
+
+def updating(make: Callable[[], Any]) -> Callable[[], Case]:
+    """An optimiser's update of a million parameters."""
+
+    def made() -> Case:
+        optimizer = make()
+        step = compiled(nn.Linear(1024, 1024, bias=False), None, optimizer)
+        return step, floats(4, 1024), RNG.integers(0, 1024, 4), (optimizer.kernels()[1],)
+
+    return made
+
+
+def cases() -> dict[str, Callable[[], Case]]:
+    """By name, how each case is made."""
+    found: dict[str, Callable[[], Case]] = {}
+    for kind in ("RNN", "LSTM", "GRU"):
+        for hidden in (64, 128, 256):
+            found[f"{kind} T100 B32 H{hidden}"] = recurrent(kind, hidden)
+        found[f"{kind} T100 B1 H64"] = recurrent(kind, 64, 1)
+    found["dropout"] = between(lambda: nn.Dropout(0.5), "dropout")
+    found["layer norm"] = between(lambda: nn.LayerNorm(1024), "layer_norm")
+    found["batch norm"] = between(lambda: nn.BatchNorm(1024), "batch_norm")
+    for layer in (nn.ReLU, nn.Tanh, nn.Sigmoid):
+        found[layer.__name__] = between(layer, layer.__name__.lower())
+    found["softmax"] = between(nn.Softmax, "softmax")
+    found["words"] = lambda: (
+        compiled(Tagged(10_000, 128)), RNG.integers(0, 10_000, (32, 50)),
+        RNG.integers(0, 10, (32, 50)), ("embedding",),
+    )  # fmt: skip
+    found["attention T128 4x64"] = lambda: (
+        compiled(Attending(256, 4)), floats(8, 128, 256), RNG.integers(0, 10, (8, 128)),
+        ("attention",),
+    )  # fmt: skip
+    found["CTC T200 C40 L30"] = lambda: (
+        compiled(nn.Linear(16, 40), nn.CTCLoss()), floats(16, 200, 16),
+        RNG.integers(1, 40, (16, 30)), ("ctc",),
+    )  # fmt: skip
+    found["classes"] = lambda: (
+        compiled(nn.Linear(16, 1000)), floats(256, 16), RNG.integers(0, 1000, 256),
+        ("cross_entropy",),
+    )  # fmt: skip
+    conv = "convolution", "depthwise", "winograd"
+    for name, shape, layer in (
+        ("5x5, 1 to 6", (1, 28, 28), lambda: nn.Conv2d(1, 6, 5, padding=2)),
+        ("5x5, 6 to 16", (6, 14, 14), lambda: nn.Conv2d(6, 16, 5)),
+        ("3x3, 64 to 64", (64, 16, 16), lambda: nn.Conv2d(64, 64, 3, padding=1)),
+        ("3x3 stride 2, 64 to 64", (64, 16, 16), lambda: nn.Conv2d(64, 64, 3, 2, 1)),
+        ("3x3 of each of 64", (64, 16, 16), lambda: nn.Conv2d(64, 64, 3, padding=1, groups=64)),
+    ):
+        found[name] = images(
+            lambda c=shape[0], layer=layer: [nn.Conv2d(c, c, 1), layer()], shape, *conv
+        )
+    for kind in (nn.MaxPool2d, nn.AvgPool2d):
+        found[kind.__name__] = images(
+            lambda kind=kind: [nn.Conv2d(16, 16, 1), kind(2)], (16, 24, 24), "pool"
+        )
+    for make in (
+        lambda: optim.SGD(lr=1e-6), lambda: optim.SGD(lr=1e-6, momentum=0.9), optim.Adagrad,
+        optim.RMSprop, optim.Adadelta, optim.Adam, optim.AdamW, optim.Adamax, optim.NAdam,
+        optim.RAdam, optim.Lion,
+    ):  # fmt: skip
+        optimizer = make()
+        found[f"{optimizer.kernels()[1]}"] = updating(make)
+    return found
+
+
+class Limits:
+    """What the machine does at most: the best of all times that it was measured.
+
+    `again` measures all that was asked for once more: on a busy machine not every moment is good.
+    """
+
+    def __init__(self) -> None:
+        self.peak = limits.fma_peak() * 1e9
+        self._functions: dict[str, float] = {}
+        self._triads: dict[int, float] = {}
+
+    def again(self) -> None:
+        self.peak = max(self.peak, limits.fma_peak() * 1e9)
+        for name, known in self._functions.items():
+            self._functions[name] = min(known, ports.seconds(name))
+        for power, known in self._triads.items():
+            self._triads[power] = max(known, _triad(power))
+
+    def function(self, name: str) -> float:
+        """Seconds for one number."""
+        if name not in self._functions:
+            self._functions[name] = ports.seconds(name)
+        return self._functions[name]
+
+    def triad(self, room: float) -> float:
+        """Bytes a second of a triad whose arrays take about as many (a power of two)."""
+        power = min(max(round(math.log2(max(room, 1.0))), 13), 26)
+        if power not in self._triads:
+            self._triads[power] = _triad(power)
+        return self._triads[power]
+
+    def of(self, work: Work) -> tuple[float, str]:
+        """The least seconds that a call can take, and what holds it."""
+        parts = {"multiply-adds": 2 * (work.macs + work.operations) / self.peak}
+        parts |= {f: n * self.function(f) for f, n in work.functions.items() if n}
+        moving = work.bytes / self.triad(work.room or work.bytes)
+        if moving > sum(parts.values()):
+            return moving, "bytes"
+        if not work.macs and parts["multiply-adds"] == max(parts.values()):
+            return sum(parts.values()), "operations"
+        return sum(parts.values()), max(parts, key=lambda name: parts[name])
+
+
+def _triad(power: int) -> float:
+    """Bytes a second where all three arrays take 2 ** `power`."""
+    size = (1 << power) // 12 // 64 * 64
+    arrays = {name: aligned_zeros(size, np.float32) for name in "abc"}
+    return 12 * size / least(caller(limits.bench_triad, 1, **arrays), 40)
+
+
+def least(run: Callable[[int], None], turns: int) -> float:
+    """The least seconds of a call: of pieces of some, each long enough to be timed."""
+    run(1)
+    begin = time.thread_time()
+    run(1)
+    count = max(1, math.ceil(PIECE / max(time.thread_time() - begin, 1e-7)))
+    times = []
+    for _ in range(turns):
+        begin = time.thread_time()
+        run(count)
+        times.append(time.thread_time() - begin)
+    return min(times) / count
+
+
+def calls(case: Case) -> Iterator[tuple[Any, Callable[[int], None]]]:
+    """Of each kernel that a case shows the call with most work, and what makes it."""
+    step, x, y, names = case
+    step(x, y)
+    bound = next(iter(step._ready.values())).bound
+    most: dict[str, tuple[float, int]] = {}
+    for number, call in enumerate(bound.planned):
+        work = work_of(call)
+        if work is not None and any(name in call.kernel for name in names):
+            size = work.macs + work.operations + work.bytes
+            most[call.kernel] = max(most.get(call.kernel, (0.0, 0)), (size, number))
+    for _, number in most.values():
+        yield bound.planned[number], alone(bound, number)
+
+
+def alone(bound: Any, number: int) -> Callable[[int], None]:
+    """Makes a call again and again, what it writes apart from what it reads."""
+    function, record, items = bound.alone(number)
+    kept, slot, read = [], 0, set()
+    call = bound.planned[number]
+    for parameter, operand in zip(
+        kernel_of(call.kernel).params.values(), call.operands, strict=True
+    ):
+        if not isinstance(parameter, Array):
+            slot += 1
+            continue
+        if not isinstance(operand, Operand):
+            pass
+        elif parameter.mode == "in":
+            read.add(int(record[slot]))
+        elif parameter.mode in ("out", "part") and int(record[slot]) in read:
+            kept.append(aligned_zeros(math.prod(operand.dims), np.float64))
+            record[slot] = kept[-1].ctypes.data
+        slot += 1 + len(parameter.dims)
+    address = ctypes.c_int64(record.ctypes.data)
+
+    def run(count: int, _keep: Any = (bound, record, kept)) -> None:
+        for _ in range(count):
+            function(address, 0, items)
+
+    return run
+
+
+def gathering(samples: int, width: int, batch: int) -> tuple[Work, Callable[[int], None]]:
+    """A mini-batch gathered from an array in the order of a permutation."""
+    from fastnn.kernels import control_block
+
+    source = floats(samples, width)
+    order = RNG.permutation(samples)
+    y = aligned_zeros(batch * width, np.float32).reshape(batch, width)
+    control = np.zeros(control_block.LENGTH, np.int64)
+    run = caller(KERNELS["gather_rows"], 1, source=source, order=order, control=control, y=y)
+    return Work(bytes=2 * y.nbytes + 8 * batch), run
+
+
+def measure(
+    only: str = "",
+    turns: int = 30,
+    rounds: int = 3,
+    found: dict[str, Callable[[], Case]] | None = None,
+) -> list[dict[str, Any]]:
+    """A row for each kernel of each case, the least time of some rounds through all of them."""
+    machine = Limits()
+    all_of: list[tuple[str, str, Work, Callable[[int], None]]] = []
+    for name, make in (cases() if found is None else found).items():
+        if only in name:
+            for call, run in calls(make()):
+                all_of.append((name, call.kernel, work_of(call) or Work(), run))
+    if only in "gather" and found is None:
+        for samples, width, batch in ((10_000, 784, 128), (20_000, 20, 256)):
+            work, run = gathering(samples, width, batch)
+            all_of.append((f"{batch} of {samples:,} x {width}", "gather_rows", work, run))
+    times = [math.inf] * len(all_of)
+    for _ in range(rounds):
+        for k, (_, _, work, run) in enumerate(all_of):
+            times[k] = min(times[k], least(run, turns))
+            machine.of(work)
+        machine.again()
+    rows = []
+    for (case, kernel, work, _), taken in zip(all_of, times, strict=True):
+        limit, what = machine.of(work)
+        rows.append(
+            {
+                "row": f"{case}: {kernel}", "case": case, "kernel": kernel, "time": taken,
+                "limit": what, "least": limit, "share_of_limit": limit / taken,
+                "gflops": 2 * work.macs / taken / 1e9, "gbytes": work.bytes / taken / 1e9,
+                "macs": work.macs, "bytes": work.bytes,
+            }
+        )  # fmt: skip
+        print(line(rows[-1]), file=sys.stderr, flush=True)
+    return rows
+
+
+def line(row: dict[str, Any]) -> str:
+    return (
+        f"{row['case']:>24} {row['kernel']:<30} {1e6 * row['time']:>10,.1f} us, "
+        f"{row['share_of_limit']:5.0%} of {row['limit']}, {row['gflops']:.1f} GFLOP/s, "
+        f"{row['gbytes']:.1f} GB/s"
+    )
+
+
+def table(found: dict[str, Any]) -> str:
+    rows = [
+        {
+            "case": row["case"], "kernel": row["kernel"],
+            "µs": harness.microseconds(row["time"]),
+            "GFLOP/s": f"{row['gflops']:.1f}" if row["macs"] else "",
+            "GB/s": f"{row['gbytes']:.1f}", "limit": row["limit"],
+            "share of it": harness.ranged(found, row, "share_of_limit", ".0%"),
+        }
+        for row in found["rows"]
+    ]  # fmt: skip
+    return harness.table(rows, list(rows[0]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="cases whose names contain this")
+    parser.add_argument("--turns", type=int, default=30)
+    options = parser.parse_args()
+    rows = measure(options.only, options.turns)
+    if not options.only:
+        path = harness.write(
+            "roofline", "python -m benchmarks.roofline", rows, fma_peak_gflops=limits.fma_peak(),
+            bandwidth_gbytes=limits.bandwidth(),
+        )  # fmt: skip
+        print(f"written to {path.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The benchmarks of single kernels, functions and precisions count and show what they should."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import harness, ports, precision_curves, roofline, tables, work
+from fastnn import nn
+
+
+def test_kernels_beside_their_limits() -> None:
+    """Work is counted as the kernels do it: a sum over ones is the number of its terms."""
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3, 2, 1, bias=False), nn.Flatten(), nn.Linear(3 * 3 * 4, 5, bias=False)
+    )
+    model.load_state_dict({name: np.ones_like(v) for name, v in model.state_dict().items()})
+    ones = np.ones((2, 2, 5, 7), np.float32)
+    layers = nn.Sequential(model[0]).predict(ones), model.predict(ones)
+    case = roofline.compiled(model), ones, np.array([0, 1]), ("forward",)
+    found = {call.kernel: work.work_of(call) for call, _ in roofline.calls(case)}
+    assert found["convolution_forward"].macs == layers[0].sum()
+    assert found["linear_forward"].macs == 2 * 36 * 5
+    (row,) = roofline.measure(
+        turns=2, rounds=1, found={"small": lambda: (*case[:3], ("convolution_for",))}
+    )
+    assert 0 < row["share_of_limit"] < 2
+    assert "convolution_forward" in roofline.table({"rows": [row]})
+
+
+def test_work_of_time_loops() -> None:
+    call = next(
+        c for c, _ in roofline.calls(roofline.recurrent("LSTM", 8, 2, 5)()) if "for" in c.kernel
+    )
+    counted = work.work_of(call)
+    assert counted is not None
+    assert counted.macs == 5 * 2 * (40 + 8) * 32
+    assert counted.functions == {"sigmoid": 240, "tanh": 160}
+    weights = 40 * 32 + 8 * 32  # packed to whole tiles
+    assert counted.bytes >= 4 * (5 * 2 * (40 + 8 + 40) + weights + 2 * 32)
+
+
+def test_functions_by_ports() -> None:
+    loop = """
+    jmp .L1
+.L1:
+    addq $1, %rax
+.L2:
+    vaddps %ymm0, %ymm1, %ymm1
+    vmovups %ymm1, (%rdx)
+    jne .L2
+    jb .L1
+"""
+    assert [line.split()[0] for line in ports.loop_of(loop)] == ["vaddps", "vmovups", "jne"]
+    row = {"row": "exp", "picoseconds": 100.0, "cycles": 2.5}
+    assert "| exp | 100 | 2.5 | - | - | - |" in ports.table([row])
+    assert ports.seconds("quotient", turns=1) > 0
+
+
+def test_curves_at_each_precision(tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).standard_normal((8, 4)).astype("f4"), np.arange(8) % 3
+    task = precision_curves.Task(lambda: nn.Linear(4, 3), 0.01, 4, (x, y), (x, y))
+    rows = precision_curves.measure({"small": lambda: task}, 20, ("highest", "bf16"))
+    assert [row["row"] for row in rows] == ["highest", "bf16", "highest, changed"]
+    assert rows[0]["losses"] != rows[1]["losses"]
+    assert "small: right" in precision_curves.table(rows)
+    precision_curves.picture(rows, str(tmp_path / "curves.png"))
+
+
+def test_every_kept_result_has_its_table() -> None:
+    page = tables.summary()
+    assert "## How cost grows" in page
+    for path in harness.RESULTS.glob("*.json"):
+        assert json.loads(path.read_text())["command"] in page, path
