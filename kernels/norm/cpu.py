@@ -11,7 +11,6 @@ from ..cpu.parts import (
     ROWS,
     keep_part,
     load_part,
-    row_sum,
     store_part,
     strip_add,
     strip_lanes,
@@ -24,17 +23,50 @@ from ..cpu.parts import (
     strip_total,
 )
 from ..declare import helper, kernel
-from ..simd import fma, lanes, splat, sqrt, sum_lanes
+from ..simd import fma, lanes, load, splat, sqrt, store, sum_lanes
+
+
+@helper
+def row_total(x, base, C):
+    """The sum of a row: four sums side by side, since an addition waits for the one before."""
+    step = lanes(x)
+    whole = C - C % (4 * step)
+    a = b = c = d = splat(x, 0.0)
+    for j in range(base, base + whole, 4 * step):
+        a = a + load(x, j)
+        b = b + load(x, j + step)
+        c = c + load(x, j + 2 * step)
+        d = d + load(x, j + 3 * step)
+    for j in range(whole, C, step):
+        a = a + load_part(x, base + j, C - j)
+    return sum_lanes((a + b) + (c + d))
 
 
 @helper
 def row_variance(x, base, C, mean):
-    """Mean of (x - mean)^2 over a row."""
-    total = splat(x, 0.0)
-    for j in range(0, C, lanes(x)):
-        d = keep_part(x, load_part(x, base + j, C - j) - mean, C - j, 0.0)
-        total = fma(d, d, total)
-    return sum_lanes(total) / C
+    """Mean of (x - mean)^2 over a row, likewise."""
+    step = lanes(x)
+    whole = C - C % (4 * step)
+    a = b = c = d = splat(x, 0.0)
+    for j in range(base, base + whole, 4 * step):
+        p, q = load(x, j) - mean, load(x, j + step) - mean
+        r, s = load(x, j + 2 * step) - mean, load(x, j + 3 * step) - mean
+        a, b, c, d = fma(p, p, a), fma(q, q, b), fma(r, r, c), fma(s, s, d)
+    for j in range(whole, C, step):
+        p = keep_part(x, load_part(x, base + j, C - j) - mean, C - j, 0.0)
+        a = fma(p, p, a)
+    return sum_lanes((a + b) + (c + d)) / C
+
+
+@helper
+def normalised(v, m, r, gain, bias, j, n):
+    """(v - m) r, times the gain and plus the bias where there are some."""
+    v = (v - m) * r
+    if gain.size > 0:
+        v = v * load_part(gain, j, n)
+    if bias.size > 0:
+        v = v + load_part(bias, j, n)
+    return v
 
 
 @kernel(slow_to_compile=True)
@@ -50,21 +82,19 @@ def layer_norm_forward(
     hi: "end",
 ):
     """y = (x - mean) rstd gain + bias; rstd = 1 / sqrt(variance + eps), the biased variance."""
-    C = x.shape[1]
-    G, B = gain.shape[0], bias.shape[0]
+    C, step = x.shape[1], lanes(x)
+    whole = C - C % step
     for i in range(lo, hi):
         base = i * C
-        m = row_sum(x, base, C) / C
+        m = row_total(x, base, C) / C
         r = 1.0 / math.sqrt(row_variance(x, base, C, m) + eps)
         mean[i] = m
         rstd[i] = r
-        for j in range(0, C, lanes(x)):
-            v = (load_part(x, base + j, C - j) - m) * r
-            if G > 0:
-                v = v * load_part(gain, j, C - j)
-            if B > 0:
-                v = v + load_part(bias, j, C - j)
-            store_part(y, base + j, v, C - j)
+        for j in range(0, whole, step):
+            store(y, base + j, normalised(load(x, base + j), m, r, gain, bias, j, step))
+        if whole < C:
+            v, n = load_part(x, base + whole, C - whole), C - whole
+            store_part(y, base + whole, normalised(v, m, r, gain, bias, whole, n), n)
 
 
 @kernel(slow_to_compile=True)
