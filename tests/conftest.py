@@ -16,6 +16,11 @@ import pytest
 os.environ.setdefault("FASTNN_POISON", "1")
 # what is tested is what the sources say, not what was compiled when the package was installed
 os.environ.setdefault("FASTNN_SHIPPED", "0")
+# One thread for the libraries that tests compare with (NumPy, PyTorch, scikit-learn). Several
+# processes test side by side, and threads of libgomp and OpenBLAS wait for each other in loops: a
+# small GRU of PyTorch took 25 s of processor time with two threads on a busy machine, 5 with one.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 # a shell that runs the tests in its background has them ignore Ctrl-C, which some of them send
 if threading.current_thread() is threading.main_thread():
