@@ -30,7 +30,7 @@ def ctc(batch: int, steps: int, labels: int, classes: int, threads: int) -> Side
     arrays = {
         name: aligned(np.zeros(shape, np.float32))
         for name, shape in (
-            ("loss", (batch,)), ("norm", (batch, steps)), ("share", (batch, steps, columns)),
+            ("loss", (batch,)), ("norm", (batch, steps, 2)), ("share", (batch, steps, columns)),
             ("room", (batch, steps, width)), ("work", (batch, size)), ("dx", x.shape),
         )
     }  # fmt: skip

@@ -27,7 +27,7 @@ def _ctc(
 ) -> Value:  # fmt: skip
     batch, steps, _ = x.shape
     share = floats(batch, steps, columns_for(target.shape[1]))
-    return outputs(loss=floats(batch), norm=floats(batch, steps), share=share)
+    return outputs(loss=floats(batch), norm=floats(batch, steps, 2), share=share)
 
 
 def ctc_loss(

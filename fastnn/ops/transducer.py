@@ -22,7 +22,7 @@ def _transducer(
 ) -> Value:  # fmt: skip
     lattice = x.shape[:3]
     return outputs(
-        loss=floats(x.shape[0]), norm=floats(*lattice), alpha=output(lattice, "r")
+        loss=floats(x.shape[0]), norm=floats(*lattice, 2), alpha=output(lattice, "r")
     )  # fmt: skip
 
 

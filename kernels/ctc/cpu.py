@@ -41,13 +41,15 @@ SKIP = 4
 
 @helper
 def norms(x, norm, b, frames):
-    """The logarithms of the softmax's denominators; 0 is returned, or NaN if a frame has none."""
+    """Each frame's greatest logit, and log sum exp of what the logits are above it (both in one
+    number would lose digits of large logits); 0 is returned, or NaN if a frame has none."""
     T, C, unknown = x.shape[1], x.shape[2], 0.0
     for t in range(frames):
         base = (b * T + t) * C
         top = row_max(x, base, C)
-        norm[b, t] = top + log_of(x, exp_sum(x, base, C, top))
-        unknown += norm[b, t] * 0.0
+        norm[b, t, 0] = top
+        norm[b, t, 1] = log_of(x, exp_sum(x, base, C, top))
+        unknown += (norm[b, t, 0] + norm[b, t, 1]) * 0.0
     return unknown
 
 
@@ -67,7 +69,7 @@ def scores(norm, room, lo, b, frames, M, L):
         for j in range(0, M, lanes(room)):
             row = (lo * room.shape[1] + t) * room.shape[2] + j
             v = keep_part(room, load(room, row + P * M), L + 1 - j, 3.0 * ZERO)
-            m, e = probability(v - norm[b, t])
+            m, e = probability(v - norm[b, t, 0] - norm[b, t, 1])
             store(room, row + P * M, m)
             store(room, row + P_E * M, e)
 
@@ -164,7 +166,7 @@ def ctc_forward(
     lengths: "in rows i[B]",  # absent: all T
     target_lengths: "in rows i[B]",  # absent: up to the first negative label
     loss: "out rows f[B]",
-    norm: "out* rows f[B,T]",  # log sum exp of the logits
+    norm: "out* rows f[B,T,D]",  # D = 2: their maximum, and log sum exp of what they are above it
     share: "out* rows f[B,T,M]",
     room: "scratch rows f[B,T,W]",  # on the CPU only the range's first row is used
     work: "scratch rows f[B,S]",  # likewise; absent on CUDA
@@ -231,7 +233,7 @@ def ctc_backward(
     target: "in rows i[B,L]",
     lengths: "in rows i[B]",
     target_lengths: "in rows i[B]",
-    norm: "in* rows f[B,T]",
+    norm: "in* rows f[B,T,D]",
     share: "in* rows f[B,T,M]",
     dloss: "in rows f[B]",
     dx: "out rows f[B,T,C]",
@@ -263,7 +265,7 @@ def ctc_backward(
             part = factor / row_sum(share, (b * T + t) * M, M)
             base = (b * T + t) * C
             for j in range(0, C, lanes(x)):
-                p = exp(load_part(x, base + j, C - j) - norm[b, t])
+                p = exp(load_part(x, base + j, C - j) - norm[b, t, 0] - norm[b, t, 1])
                 store_part(dx, base + j, p * factor, C - j)
             dx[b, t, blank] -= part * share[b, t, 0]
             for k in range(1, L + 1):

@@ -94,13 +94,13 @@ def tilt_of(labels, blanks, frames, L):
 
 @helper
 def probabilities(norm, room, flat, at, b, frames, M, L):
-    """e^(logit - norm) of the blank and the labels of all frames, whose logits are there, 0 behind;
-    the exponent of the tilt that fits them."""
+    """The softmax of the blank and the labels in all frames, whose logits are there, 0 behind; the
+    exponent of the tilt that fits them."""
     w, total, blanks = lanes(room), splat(room, 0.0), np.float64(0.0)
     for t in range(frames):
         row = at + (t * ROWS + P) * M
         for j in range(0, M, w):
-            p = exp(load(room, row + j) - norm[b, t])
+            p = exp(load(room, row + j) - norm[b, t, 0] - norm[b, t, 1])
             p = keep_part(room, p, L + 1 - j, 0.0)
             store(room, row + j, p)
             total = total + p
@@ -192,10 +192,10 @@ def sums_plain(target, norm, share, room, work, lo, b, frames, M, L):
     whole = flat[last + BLANK * M + L]
     if L > 0:
         whole += flat[last + LABEL * M + L]
-    if not (whole > 1e-30 and whole < INFINITY):
+    if not (whole > 0.0 and whole < INFINITY):
         return NAN
     begin_plain(work, marks, target, states, b, M, L, 1.0 / whole, steps)
-    beta = one
+    beta = maximum(one, splat(room, 1.0 / whole))
     for i in range(frames):
         t = frames - 1 - i
         row = at + t * ROWS * M

@@ -57,7 +57,7 @@ def differs(target: Any, b: int, k: int, L: int) -> bool:
 
 @helper
 def normalise(x: Any, norm: Any, b: int, frames: int) -> None:
-    """norm = log sum exp of each frame, a thread for each."""
+    """`norm` of each frame, a thread for each."""
     for t in range(thread_number(), frames, block_threads()):
         top = cast(x, -INFINITY)
         for j in range(x.shape[2]):
@@ -65,7 +65,14 @@ def normalise(x: Any, norm: Any, b: int, frames: int) -> None:
         total = cast(x, 0.0)
         for j in range(x.shape[2]):
             total += exp(x[b, t, j] - top)
-        norm[b, t] = top + log(total)
+        norm[b, t, 0] = top
+        norm[b, t, 1] = log(total)
+
+
+@helper
+def score(x: Any, norm: Any, b: int, t: int, c: int) -> Any:
+    """log p of a class."""
+    return x[b, t, c] - norm[b, t, 0] - norm[b, t, 1]
 
 
 @helper
@@ -73,7 +80,7 @@ def known(norm: Any, b: int, frames: int) -> Any:
     """0, or NaN if a frame's scores are not finite."""
     total = cast(norm, 0.0)
     for t in range(frames):
-        total += norm[b, t] * cast(norm, 0.0)
+        total += (norm[b, t, 0] + norm[b, t, 1]) * cast(norm, 0.0)
     return total
 
 
@@ -83,7 +90,7 @@ def advance(
 ) -> None:
     """`alpha` of frame t from that of the frame before."""
     one, zero, nothing = cast(x, 1.0), cast(x, 0.0), cast(x, ZERO)
-    own, own_e = probability(x[b, t, blank] - norm[b, t])
+    own, own_e = probability(score(x, norm, b, t, blank))
     for k in range(thread_number(), M, block_threads()):
         m0, e0, m1, e1 = one, nothing, one, nothing
         m2, e2, m3, e3 = one, nothing, one, nothing
@@ -101,7 +108,7 @@ def advance(
         if not differs(target, b, k, L):
             e3 = nothing
         m, e = any_of(m1, e1, m2, e2, m3, e3)
-        p, p_e = probability(x[b, t, class_at(target, b, k, L, blank)] - norm[b, t])
+        p, p_e = probability(score(x, norm, b, t, class_at(target, b, k, L, blank)))
         if k > L:
             p_e = nothing
         m, e = in_place(m * p, e + p_e)
@@ -129,14 +136,14 @@ def retreat(
     x: Any, target: Any, norm: Any, room: Any, b: int, t: int, M: int, L: int, blank: int
 ) -> None:
     """`beta` of frame t - 1 from that of frame t."""
-    own, own_e = probability(x[b, t, blank] - norm[b, t])
+    own, own_e = probability(score(x, norm, b, t, blank))
     for k in range(thread_number(), M, block_threads()):
         m0, e0 = room[b, t, 4 * M + k] * own, room[b, t, 5 * M + k] + own_e
-        p, p_e = probability(x[b, t, class_at(target, b, k, L, blank)] - norm[b, t])
+        p, p_e = probability(score(x, norm, b, t, class_at(target, b, k, L, blank)))
         m1, e1 = room[b, t, 6 * M + k] * p, room[b, t, 7 * M + k] + p_e
         m2, e2 = cast(x, 1.0), cast(x, ZERO)
         if k < L:
-            p, p_e = probability(x[b, t, target[b, k]] - norm[b, t])
+            p, p_e = probability(score(x, norm, b, t, target[b, k]))
             m2, e2 = room[b, t, 6 * M + k + 1] * p, room[b, t, 7 * M + k + 1] + p_e
         m, e = either(m0, e0, m2, e2)
         m, e = in_place(m, e)
@@ -233,7 +240,7 @@ def ctc_backward(x, target, lengths, target_lengths, norm, share, dloss, dx, bla
     factor = dloss[b] / cast(x, count)
     part = factor / block_sum(whole)
     for j in range(thread_number(), C, block_threads()):
-        dx[b, t, j] = exp(x[b, t, j] - norm[b, t]) * factor
+        dx[b, t, j] = exp(score(x, norm, b, t, j)) * factor
     cuda.syncthreads()
     if thread_number() == 0:
         dx[b, t, blank] -= part * share[b, t, 0]

@@ -22,7 +22,7 @@ def transducer_forward(
     lengths: "in rows i[B]",  # absent: all T
     target_lengths: "in rows i[B]",  # absent: up to the first negative label
     loss: "out rows f[B]",
-    norm: "out* rows f[B,T,V]",  # log sum exp of the logits
+    norm: "out* rows f[B,T,V,D]",  # D = 2, as in `ctc`
     alpha: "out* rows r[B,T,V]",
     blank: "int",
     mean: "int",
@@ -46,8 +46,9 @@ def transducer_forward(
             for u in range(L + 1):
                 base = ((b * T + t) * V + u) * C
                 top = row_max(x, base, C)
-                norm[b, t, u] = top + log_of(x, exp_sum(x, base, C, top))
-                unknown += norm[b, t, u] * 0.0
+                norm[b, t, u, 0] = top
+                norm[b, t, u, 1] = log_of(x, exp_sum(x, base, C, top))
+                unknown += (norm[b, t, u, 0] + norm[b, t, u, 1]) * 0.0
         for t in range(frames):
             for u in range(L + 1):
                 forward_node(x, target, norm, alpha, b, t, u, blank)
@@ -64,7 +65,7 @@ def transducer_backward(
     lengths: "in rows i[B]",
     target_lengths: "in rows i[B]",
     loss: "in rows f[B]",
-    norm: "in* rows f[B,T,V]",
+    norm: "in* rows f[B,T,V,D]",
     alpha: "in* rows r[B,T,V]",
     dloss: "in rows f[B]",
     dx: "out rows f[B,T,V,C]",
@@ -97,7 +98,8 @@ def transducer_backward(
                 before = alpha[b, t, u] - log_p
                 own = factor * math.exp(max(before + beta[b, t, u], NEVER))
                 for j in range(0, C, lanes(x)):
-                    p = exp(load_part(x, base + j, C - j) - norm[b, t, u])
+                    v = load_part(x, base + j, C - j) - norm[b, t, u, 0]
+                    p = exp(v - norm[b, t, u, 1])
                     store_part(dx, base + j, p * own, C - j)
                 after = before + score(x, norm, b, t, u, blank)
                 after += after_blank(beta, b, t, u, frames, L)

@@ -28,7 +28,7 @@ def launch(s):
 
 @helper
 def normalise(x, norm, b, frames, L):
-    """norm = log sum exp of each node, a thread for each."""
+    """`norm` of each node, a thread for each."""
     for i in range(thread_number(), frames * (L + 1), block_threads()):
         t, u = i // (L + 1), i % (L + 1)
         top = cast(x, -INFINITY)
@@ -37,7 +37,8 @@ def normalise(x, norm, b, frames, L):
         total = cast(x, 0.0)
         for j in range(x.shape[3]):
             total += exp(x[b, t, u, j] - top)
-        norm[b, t, u] = top + log(total)
+        norm[b, t, u, 0] = top
+        norm[b, t, u, 1] = log(total)
 
 
 @cuda_kernel(like=cpu.transducer_forward, launch=launch)
@@ -59,7 +60,7 @@ def transducer_forward(x, target, lengths, target_lengths, loss, norm, alpha, bl
         unknown = cast(x, 0.0)
         for t in range(frames):
             for u in range(L + 1):
-                unknown += norm[b, t, u] * cast(x, 0.0)
+                unknown += (norm[b, t, u, 0] + norm[b, t, u, 1]) * cast(x, 0.0)
         log_p = alpha[b, frames - 1, L] + score(x, norm, b, frames - 1, L, blank)
         count = L if mean != 0 and L > 0 else 1
         value = cast(x, INFINITY) if log_p <= NEVER else cast(x, -log_p / count)
@@ -93,7 +94,8 @@ def transducer_backward(
         if inside:
             own = factor * cast(x, math.exp(max(before + beta[b, t, u], NEVER)))
         for j in range(C):
-            dx[b, t, u, j] = exp(x[b, t, u, j] - norm[b, t, u]) * own if inside else own
+            v = x[b, t, u, j] - norm[b, t, u, 0] - norm[b, t, u, 1] if inside else own
+            dx[b, t, u, j] = exp(v) * own if inside else own
         if inside:
             after = before + score(x, norm, b, t, u, blank)
             after += after_blank(beta, b, t, u, frames, L)

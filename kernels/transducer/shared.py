@@ -18,7 +18,8 @@ from ..declare import helper
 @helper
 def score(x: Any, norm: Any, b: int, t: int, u: int, c: int) -> Any:
     """log softmax at a node; nothing is less than NEVER."""
-    return max(np.float64(x[b, t, u, c]) - np.float64(norm[b, t, u]), np.float64(NEVER))
+    distance = np.float64(x[b, t, u, c]) - np.float64(norm[b, t, u, 0])
+    return max(distance - np.float64(norm[b, t, u, 1]), np.float64(NEVER))
 
 
 @helper

@@ -25,8 +25,8 @@ def kernels(x, target, lengths, counts, dloss, dtype=np.float64, **options):
     common = dict(x=x, target=target, lengths=lengths, target_lengths=counts, **given)
 
     def once(byte, ranges, run):
-        shapes = dict(loss=(B,), norm=(B, T), share=(B, T, M), room=(B, T, width), work=(B, size),
-                      dx=x.shape)  # fmt: skip
+        shapes = dict(loss=(B,), norm=(B, T, 2), share=(B, T, M), room=(B, T, width),
+                      work=(B, size), dx=x.shape)  # fmt: skip
         made = {name: poisoned(shape, dtype, byte) for name, shape in shapes.items()}
         out = {name: array for name, (array, _) in made.items()}
         before = {name: buffer.copy() for name, (_, buffer) in made.items()}
@@ -166,7 +166,7 @@ def test_plain_numbers_do_for_a_net_that_has_learnt_the_blank_only(monkeypatch):
     want, slope = naive_ctc.ctc(x, target, np.array([120]), np.array([40]), 0)
     M = columns_for(40)
     width, size = room_for(M)
-    shapes = dict(loss=(1,), norm=(1, 120), share=(1, 120, M), room=(1, 120, width),
+    shapes = dict(loss=(1,), norm=(1, 120, 2), share=(1, 120, M), room=(1, 120, width),
                   work=(1, size), dx=x.shape)  # fmt: skip
     made = {name: np.full(shape, np.nan, np.float32) for name, shape in shapes.items()}
     given = dict(x=x, target=target, lengths=np.array([120]), target_lengths=np.array([40]),
@@ -200,3 +200,48 @@ def test_classes_that_are_ruled_out():
     close(loss, want, np.float64)
     close(dx[0], slope[0] * dloss[0], np.float64)
     assert loss[1] == np.inf
+
+
+#: a logit whose probability is 0 in both float types
+RULED_OUT = -2000.0
+
+
+def race(lost, turns, hit):
+    """Two ways through the labels 1, 2, ...: one gives up `lost` nats in the second frame, the
+    other `hit` nats in each of so many turns, in which the first is a label or two ahead."""
+    labels = turns + 1
+    frames = [{0: 0.0}, {0: 0.0, 1: -lost}, {1: -hit, 2: 0.0}]
+    for k in range(1, turns):
+        frames += 3 * [{k: np.log(0.5), k + 2: np.log(0.5)}] + [{k + 1: -hit, k + 2: 0.0}]
+    frames.append({labels: 0.0})
+    x = np.full((1, len(frames), labels + 2), RULED_OUT)
+    for t, known in enumerate(frames):
+        for c, value in known.items():
+            x[0, t, c] = value
+    return x, np.arange(1, labels + 1)[None]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given"),
+    [(np.float32, race(95, 2, 54)), (np.float64, race(715, 12, 63))],
+    ids=["float32", "float64"],
+)
+def test_what_was_too_small_for_a_plain_number_may_be_all_that_counts(dtype, given):
+    """In the end the likely ways have lost more than that: it is noticed."""
+    x, target = given[0].astype(dtype), given[1]
+    lengths, counts = np.array([x.shape[1]]), np.array([target.shape[1]])
+    want, slope = naive_ctc.ctc(x, target, lengths, counts, 0)
+    loss, dx = kernels(x, target, lengths, counts, np.ones(1), dtype)
+    factor = 5 if dtype == np.float32 else 50  # the oracle's own logarithms
+    close(loss, want, dtype, factor)
+    close(dx, slope, dtype, factor)
+
+
+def test_what_is_added_to_all_logits_does_not_matter():
+    """Numbers of which float32 holds the sums exactly."""
+    x, target, _, _, _ = sequences(2, 50, 5, 8)
+    x, lengths, counts = np.round(x * 256) / 256, np.array([50, 40]), np.array([8, 0])
+    want, slope = naive_ctc.ctc(x, target, lengths, counts, 0)
+    loss, dx = kernels(x + 4096.0, target, lengths, counts, np.ones(2), np.float32)
+    close(loss, want, np.float32)
+    close(dx, slope, np.float32)

@@ -64,6 +64,18 @@ def test_paths_that_are_too_small_for_a_float_before_they_count():
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+def test_a_label_that_is_too_small_for_a_float_in_the_last_frame():
+    """All labels but one were there before, or all: it ends at e^-87.5, which is 0 where programs
+    run, or with a blank at e^-66, which takes a millionth of the paths to have been so far."""
+    x = np.zeros((1, 30, 7))
+    x[0, :, 0], x[0, 29] = 16.0, -87.5
+    x[0, 29, 0], x[0, 29, 6] = -66.0, 0.0
+    labels = np.array([[1, 2, 3, 4, 5]])
+    want, _ = naive_ctc.ctc(x, labels, np.array([30]), np.array([5]), 0)
+    got = testing.apply(ops.ctc_loss, x, labels, dtype="float32")
+    np.testing.assert_allclose(got, want, rtol=2e-6)
+
+
 def test_the_gradient_is_that_of_differences():
     rng = np.random.default_rng(3)
     x = rng.standard_normal((3, 6, 4))

@@ -42,6 +42,14 @@ def test_the_sum_over_all_paths():
         np.testing.assert_allclose(loss[n], -np.logaddexp.reduce(each), rtol=1e-5)
 
 
+def test_what_is_added_to_all_logits_does_not_matter():
+    """Numbers of which float32 holds the sums exactly."""
+    x, *more = data()
+    x = np.round(x * 256) / 256
+    for got, want in zip(Loss().predict(x + 4096, *more), Loss().predict(x, *more), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(("T", "L"), [(1, 1), (1, 3), (5, 1), (6, 2)])
 def test_the_sum_over_all_paths_in_float64(T, L):
     """With no label, one frame, the same label twice; loss and gradient."""

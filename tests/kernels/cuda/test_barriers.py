@@ -79,7 +79,7 @@ def labelling() -> Outputs:
     loss, share = unwritten(1), unwritten(1, T, M)
     call_cuda(
         CUDA_KERNELS["ctc_forward"], x=normal(1, T, 3), target=np.array([[1, 2]]), lengths=None,
-        target_lengths=None, loss=loss, norm=unwritten(1, T), share=share,
+        target_lengths=None, loss=loss, norm=unwritten(1, T, 2), share=share,
         room=unwritten(1, T, ctc.ROOM_ON_CUDA * M), work=None, blank=0, mean=0, zero_infinity=0,
     )  # fmt: skip
     return [loss, share[..., :3]]
@@ -87,7 +87,7 @@ def labelling() -> Outputs:
 
 def aligning() -> Outputs:
     """The transducer's loss: along diagonals."""
-    loss, norm, alpha = unwritten(1), unwritten(1, 3, 3), np.full((1, 3, 3), np.nan)
+    loss, norm, alpha = unwritten(1), unwritten(1, 3, 3, 2), np.full((1, 3, 3), np.nan)
     call_cuda(
         CUDA_KERNELS["transducer_forward"], x=normal(1, 3, 3, 3), target=np.array([[1, 2]]),
         lengths=None, target_lengths=None, loss=loss, norm=norm, alpha=alpha, blank=0, mean=0,

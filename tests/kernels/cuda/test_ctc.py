@@ -24,7 +24,7 @@ def test_loss_and_gradient(zero_infinity: int, mean: int, dtype: Any) -> None:
     x, dloss = x.astype(dtype), dloss.astype(dtype)
     B, T, _ = x.shape
     M = columns_for(2)
-    shapes = dict(loss=(B,), norm=(B, T), share=(B, T, M), room=(B, T, ROOM_ON_CUDA * M),
+    shapes = dict(loss=(B,), norm=(B, T, 2), share=(B, T, M), room=(B, T, ROOM_ON_CUDA * M),
                   dx=x.shape)  # fmt: skip
     out = {name: poisoned(shape, dtype, 0xFF)[0] for name, shape in shapes.items()}
     common = dict(x=x, target=target, lengths=lengths, target_lengths=counts, blank=0, mean=mean)

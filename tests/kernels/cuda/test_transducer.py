@@ -19,7 +19,7 @@ def test_loss_and_gradient() -> None:
         (CUDA_KERNELS, call_cuda, {}),
         (KERNELS, lambda kernel, **k: kernel(**k), {"lo": 0, "hi": 2}),
     ):
-        loss, norm = (poisoned(s, np.float32, 0xFF)[0] for s in ((2,), (2, 3, 3)))
+        loss, norm = (poisoned(s, np.float32, 0xFF)[0] for s in ((2,), (2, 3, 3, 2)))
         dx = poisoned(x.shape, np.float32, 0xFF)[0]
         alpha, beta = (poisoned((2, 3, 3), np.float64, 0xFF)[0] for _ in range(2))
         kept = dict(loss=loss, norm=norm, alpha=alpha)
