@@ -80,6 +80,27 @@ def test_values_and_gradients(case: Any, dtype: Any) -> None:
         close(taken_apart(slopes[f"d{name}"], H, apart), want, dtype, 30)
 
 
+def test_more_queries_than_a_packed_block_serves() -> None:
+    """The last of 1,090 queries, alone, have the same bits."""
+    M, begin, D = 1090, 1000, 3
+    q, k, v, dy = (np.random.default_rng(n).standard_normal((1, M, D)).astype(np.float32)
+                   for n in range(4))  # fmt: skip
+    found = []
+    for first in (0, begin):
+        given = {"heads": 1, "apart": 0, "causal": 1, "scale": 0.6, "keep": 1.0, "stream": 1}
+        given |= {"key_lengths": [], "query_lengths": [], "control": [], "first": first}
+        some, rows = np.ascontiguousarray(q[:, first:]), M - first
+        out = {"y": (1, rows, D), "lse": (1, rows), "scratch": (1, forward_scratch(M, D, D, 4))}
+        passed = run("attention_forward", np.float32, out, q=some, k=k, v=v, **given)
+        out = {"dq": (1, rows, D), "dk": k.shape, "dv": v.shape}
+        out["scratch"] = (1, backward_scratch(M, D, D, 4))
+        slopes = run("attention_backward", np.float32, out, q=some, k=k, v=v, **given, **passed,
+                     dy=np.ascontiguousarray(dy[:, first:]))  # fmt: skip
+        found.append([passed["y"], passed["lse"].reshape(1, rows, 1), slopes["dq"]])
+    for whole, alone in zip(*found, strict=True):
+        assert whole[:, begin:].tobytes() == alone.tobytes()
+
+
 def run(name: str, dtype: Any, out: dict[str, Any], **given: Any) -> dict[str, Any]:
     """`compute` with scratch memory that it does not compare, and absent lengths."""
     from fastnn.kernels.declare import Array
