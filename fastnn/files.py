@@ -125,6 +125,8 @@ def read_text(path: Path, what: str = "file", fault: Fault = DataError) -> str:
 def read_input(what: str = "the standard input", fault: Fault = DataError) -> str:
     """What comes in as UTF-8 from the standard input, with all ends of lines as "\\n"."""
     with told(f"{what} cannot be read", "give a file or a pipe that can be read", fault):
+        if sys.stdin is None:  # as a shell's <&- leaves it
+            raise ValueError("it is closed")
         content = sys.stdin.buffer.read()
     return _decoded(content, what, fault)
 

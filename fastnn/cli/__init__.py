@@ -9,6 +9,7 @@ import difflib
 import importlib
 import itertools
 import os
+import shlex
 from typing import Any
 
 #: command -> one line about it, for `--help`; the command is called so in the module of its name
@@ -95,7 +96,7 @@ def group() -> Any:
                 kept = ctx.meta.get(KEPT)
                 rest = "" if kept is None else (
                     f" after training; what is missing follows with the same options and "
-                    f"--resume {kept}"
+                    f"--resume {shlex.quote(str(kept))}"
                 )  # fmt: skip
                 click.echo("interrupted" + rest, err=True)
                 ctx.exit(TERMINATED if terminated() else INTERRUPTED)
@@ -103,6 +104,14 @@ def group() -> Any:
                 if end.exit_code == INTERRUPTED and terminated():
                     ctx.exit(TERMINATED)
                 raise
+            except UnicodeEncodeError as error:
+                if os.environ.get("FASTNN_DEBUG"):
+                    raise
+                sign = error.object[error.start : error.start + 1]
+                raise click.ClickException(
+                    f"the output is in {error.encoding}, which has no {sign!a}; set "
+                    "PYTHONIOENCODING=utf-8"
+                ) from error
             except (FastnnError, OSError, ImportError) as error:
                 if isinstance(error, BrokenPipeError):  # who read it has had enough; click knows
                     raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def _run(
         if stopped:
             click.echo(
                 "interrupted: the table is without the LSTM; resume with the same options and "
-                f"--resume {written[0][1]}"
+                f"--resume {shlex.quote(str(written[0][1]))}"
             )
         else:
             columns["lstm"] = memory.measure(other.model, task, sizes)

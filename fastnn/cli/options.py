@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -232,6 +233,6 @@ def conclude(
     if interrupted(history):
         click.echo(
             f"interrupted in epoch {trainer.place[0] + 1}; resume with the same options and "
-            f"--resume {written[0][1]}"
+            f"--resume {shlex.quote(str(written[0][1]))}"
         )
         ctx.exit(INTERRUPTED)

@@ -169,8 +169,8 @@ def compare_described(model: Module, metadata: Metadata, path: Path) -> None:
     if mine is not None and saved is not None and mine[0] != saved[0]:
         raise CheckpointError(
             f"checkpoint {str(path)!r}: it was trained with other symbols or features than those "
-            "of this run's data; resume with the data it was trained with, or read its parameters "
-            "alone with model.load(path)"
+            "of this run's data, or for another task; resume with the task and the data it was "
+            "trained with, or read its parameters alone with model.load(path)"
         )
 
 

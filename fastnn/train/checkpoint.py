@@ -115,9 +115,9 @@ class Loaded:
                 f"{self}: it holds {metadata['dtype']}, the trainer works in {trainer.dtype}; make "
                 f"the trainer with dtype={metadata['dtype']!r}"
             )
+        compare_described(trainer.model, metadata, self.path)
         _compare_optimizers(metadata["optimizer"], describe(trainer.optimizer), self.path)
         compare_streams(trainer.model, metadata, self.path)
-        compare_described(trainer.model, metadata, self.path)
         _compare_slots(trainer, arrays, metadata, self.path)
         kept = {n: a for n, a in arrays.items() if n.startswith("callback.")}
         shapes = model_shapes(trainer.model)

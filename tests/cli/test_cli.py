@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -15,6 +18,7 @@ from safetensors.numpy import load_file
 
 import fastnn
 from fastnn import cli
+from fastnn.cli import options as cli_options
 from fastnn.runtime.cpu import ahead, compiler
 from fastnn.train.options import optimizers
 from fastnn.train.trainer import Trainer
@@ -181,6 +185,25 @@ def test_mistakes_are_one_line(small, options, code, message):
     assert error.startswith("Error: ")
     assert message in error
     assert "Traceback" not in result.stderr
+
+
+def test_hints_can_be_pasted(capsys):
+    trainer, history = SimpleNamespace(place=(1,)), SimpleNamespace(stopped="interrupted")
+    written = [("checkpoint", Path("/my runs/m.safetensors"))]
+    with pytest.raises(click.exceptions.Exit):
+        cli_options.conclude(click.Context(click.Command("x")), trainer, history, written, [])
+    assert "in epoch 2; " in (said := capsys.readouterr().out)
+    assert said.endswith("--resume '/my runs/m.safetensors'\n")
+
+
+def test_output_in_an_encoding_that_lacks_a_sign(monkeypatch):
+    def echo(*_, **__):
+        "ä猫".encode("latin-1")
+
+    monkeypatch.setattr("click.echo", echo)
+    result = run("info")
+    assert result.exit_code == 1
+    assert "in latin-1, which has no '\\u732b'; set PYTHONIOENCODING=utf-8" in result.stderr
 
 
 def test_who_reads_the_output_may_stop(monkeypatch):

@@ -197,6 +197,12 @@ def test_no_home(monkeypatch):
         files.as_path("~/x")
 
 
+def test_no_standard_input(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(DataError, match="the standard input cannot be read: it is closed; give a"):
+        files.read_input()
+
+
 def test_text_that_is_not_unicode(tmp_path):
     for name in ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"):
         (tmp_path / name).write_bytes(b"caf\xe9 \n")

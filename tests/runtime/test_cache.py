@@ -111,6 +111,11 @@ def test_damaged_file_is_made_anew(cache: Path, damage: Callable[[bytes], bytes]
     assert compiled_by(lambda: works(declared())) == 0
 
 
+def test_a_file_that_cannot_be_looked_at_is_not_there() -> None:
+    """Say in a folder of another user's; here its name is too long."""
+    assert not compiler.is_there(Path("/" + "x" * 300))
+
+
 def test_file_vanishes(cache: Path) -> None:
     doubling = declared()
     assert works(doubling)

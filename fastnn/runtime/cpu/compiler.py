@@ -304,7 +304,7 @@ def cached(path: Path) -> bytes | None:
 
 def is_there(path: Path) -> bool:
     """Whether the machine code for a path in the cache need not be compiled."""
-    return path.exists() or ((pack := shipped_pack()) is not None and path.name in pack)
+    return os.path.exists(path) or ((pack := shipped_pack()) is not None and path.name in pack)
 
 
 def _make(
