@@ -26,8 +26,9 @@ from ..simd import fill_like, fma, is32, lanes, load, load_first, store, sum_lan
 from .cpu_panels import BLOCK_BYTES, DEPTH_BYTES, panel, product
 from .cpu_row import one_row, outer
 
-#: rows from which on the factors of a small weight's gradient are packed
-MANY = 512
+#: rows from which on the factors of a small weight's gradient are packed, and weights of how many
+#: numbers are small
+MANY, SMALL = 512, 1 << 16
 #: rows up to which a gradient's sums are those of lanes, in another order than for more rows
 FEW = 4
 
@@ -67,10 +68,12 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
     large = n >= 64 and size >= 1 << 21
     # Rows of w that lie multiples of 2 KiB apart share few sets of a cache. With those of a Zen 3
     # (AVX2, L1 32 KiB, L2 512 KiB) packing makes 128 x 512 x 512 1.26 times as fast, 512 x 512 x
-    # 512 1.3 to 4.4 times where others use the last cache too; 500 columns gain nothing. Weight
-    # gradients of many rows become 1.3 (1024 x 128 x 128, packing counted) to 1.9 times as fast
-    # (512 x 128 x 512); 1.16 at 256 x 256 x 256, 0.97 at 256 x 128 x 128. It
-    # does not pay for 64 x 64: four of 4000 rows in a step of 14.3 ms take 0.5 ms less as they are.
+    # 512 1.3 to 4.4 times where others use the last cache too; 500 columns gain nothing. (At 1024 x
+    # 1024 it is 1.31 for 32 rows, which are split by columns; 1.05 for 16, 0.7 for 8; rows 1 KiB
+    # apart gain 1 % at 128 and 256 rows.) Weight gradients of many rows become 1.3
+    # (1024 x 128 x 128, packing counted) to 1.9 times as fast (512 x 128 x 512); 1.24 at 256 x 256
+    # x 256, 1.49 at 256 x 512 x 256, 0.97 at 256 x 128 x 128. It does not pay for 64 x 64: four of
+    # 4000 rows in a step of 14.3 ms take 0.5 ms less as they are.
     small = target.host().vector_bits < 512
     apart = n >= 64 and size >= 1 << 18 and k * itemsize % 2048 == 0
     if large or (apart and small):
@@ -82,7 +85,8 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
     elif large:
         backward_input = "linear_backward_input_blocked"
     pays = min(c, k) >= 64 and c * k >= 1 << 14
-    if (n >= 16 and size >= 1 << 20) or (small and n >= MANY and pays):
+    many = n >= MANY or (n >= MANY // 2 and c * k >= SMALL)
+    if (n >= 16 and size >= 1 << 20) or (small and many and pays):
         backward_weight = "linear_backward_weight_packed"
     return LinearChoice(forward, backward_input, backward_weight)
 
