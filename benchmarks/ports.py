@@ -32,7 +32,7 @@ from fastnn.runtime.segment import aligned_zeros
 from fastnn.testing.kernels import record
 
 #: numbers in the cache, and how often a call computes them all
-NUMBERS, TIMES = 1024, 16
+NUMBERS, TIMES = 1024, 128
 #: a line of assembly that is a label, or a jump to one
 LABEL = re.compile(r"^([.\w$]+):")
 JUMP = re.compile(r"^\s+j\w+\s+([.\w$]+)")
@@ -93,6 +93,16 @@ def bench_divide(x: "in whole f[N]", y: "out whole f[N]", times: "int"):
 
 
 @kernel
+def bench_root_and_quotient(x: "in whole f[N]", y: "out whole f[N]", times: "int"):
+    """A root and a quotient for each number, as an optimiser's update has them."""
+    for _ in range(times):
+        for i in range(0, x.size, 4 * lanes(x)):
+            for k in range(4):
+                v = load(x, i + k * lanes(x))
+                store(y, i + k * lanes(x), v / (sqrt(v) + 1e-8))
+
+
+@kernel
 def bench_random(x: "in whole f[N]", y: "out whole f[N]", times: "int"):
     """A random number in place of each (Philox: a block makes four)."""
     for _ in range(times):
@@ -107,7 +117,8 @@ def bench_random(x: "in whole f[N]", y: "out whole f[N]", times: "int"):
 
 FUNCTIONS: dict[str, Kernel] = {
     "exp": bench_exp, "tanh": bench_tanh, "sigmoid": bench_sigmoid, "log": bench_log,
-    "root": bench_root, "quotient": bench_divide, "random": bench_random,
+    "root": bench_root, "quotient": bench_divide,
+    "root and quotient": bench_root_and_quotient, "random": bench_random,
 }  # fmt: skip
 
 

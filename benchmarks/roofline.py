@@ -42,7 +42,7 @@ from fastnn.runtime.segment import aligned_zeros
 Case = tuple[Any, Any, Any, tuple[str, ...]]
 RNG = np.random.default_rng(0)
 #: least seconds of a piece that is timed at once
-PIECE = 30e-6
+PIECE = 200e-6
 
 
 def floats(*shape: int) -> np.ndarray:
@@ -140,13 +140,19 @@ def cases() -> dict[str, Callable[[], Case]]:
         for hidden in (64, 128, 256):
             found[f"{kind} T100 B32 H{hidden}"] = recurrent(kind, hidden)
         found[f"{kind} T100 B1 H64"] = recurrent(kind, 64, 1)
-    found["dropout"] = between(lambda: nn.Dropout(0.5), "dropout")
-    found["layer norm"] = between(lambda: nn.LayerNorm(1024), "layer_norm")
-    found["batch norm"] = between(lambda: nn.BatchNorm(1024), "batch_norm")
+    found["dropout 256x1024"] = between(lambda: nn.Dropout(0.5), "dropout")
+    found["layer norm 256x1024"] = between(lambda: nn.LayerNorm(1024), "layer_norm")
+    for width in (1000, 1024):
+        found[f"batch norm 256x{width}"] = between(
+            lambda width=width: nn.BatchNorm(width), "batch_norm", width=width
+        )
+    found["batch norm 64x16x16, 16 channels"] = images(
+        lambda: [nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16)], (16, 16, 16), "batch_norm", rows=64
+    )
     for layer in (nn.ReLU, nn.Tanh, nn.Sigmoid):
-        found[layer.__name__] = between(layer, layer.__name__.lower())
-    found["softmax"] = between(nn.Softmax, "softmax")
-    found["words"] = lambda: (
+        found[f"{layer.__name__} 256x1024"] = between(layer, layer.__name__.lower())
+    found["softmax 256x1024"] = between(nn.Softmax, "softmax")
+    found["1600 of 10,000 words x 128"] = lambda: (
         compiled(Tagged(10_000, 128)), RNG.integers(0, 10_000, (32, 50)),
         RNG.integers(0, 10, (32, 50)), ("embedding",),
     )  # fmt: skip
@@ -158,7 +164,7 @@ def cases() -> dict[str, Callable[[], Case]]:
         compiled(nn.Linear(16, 40), nn.CTCLoss()), floats(16, 200, 16),
         RNG.integers(1, 40, (16, 30)), ("ctc",),
     )  # fmt: skip
-    found["classes"] = lambda: (
+    found["256 of 1000 classes"] = lambda: (
         compiled(nn.Linear(16, 1000)), floats(256, 16), RNG.integers(0, 1000, 256),
         ("cross_entropy",),
     )  # fmt: skip
@@ -174,7 +180,7 @@ def cases() -> dict[str, Callable[[], Case]]:
             lambda c=shape[0], layer=layer: [nn.Conv2d(c, c, 1), layer()], shape, *conv
         )
     for kind in (nn.MaxPool2d, nn.AvgPool2d):
-        found[kind.__name__] = images(
+        found[f"{kind.__name__}(2) 32x24x24x16"] = images(
             lambda kind=kind: [nn.Conv2d(16, 16, 1), kind(2)], (16, 24, 24), "pool"
         )
     for make in (
@@ -202,8 +208,8 @@ class Limits:
         self.peak = max(self.peak, limits.fma_peak() * 1e9)
         for name, known in self._functions.items():
             self._functions[name] = min(known, ports.seconds(name))
-        for power, known in self._triads.items():
-            self._triads[power] = max(known, _triad(power))
+        for halves, known in self._triads.items():
+            self._triads[halves] = max(known, _triad(halves))
 
     def function(self, name: str) -> float:
         """Seconds for one number."""
@@ -212,11 +218,11 @@ class Limits:
         return self._functions[name]
 
     def triad(self, room: float) -> float:
-        """Bytes a second of a triad whose arrays take about as many (a power of two)."""
-        power = min(max(round(math.log2(max(room, 1.0))), 13), 26)
-        if power not in self._triads:
-            self._triads[power] = _triad(power)
-        return self._triads[power]
+        """Bytes a second of a triad whose arrays take about as many (a power of two's root)."""
+        halves = min(max(round(2 * math.log2(max(room, 1.0))), 26), 52)
+        if halves not in self._triads:
+            self._triads[halves] = _triad(halves)
+        return self._triads[halves]
 
     def of(self, work: Work) -> tuple[float, str]:
         """The least seconds that a call can take, and what holds it."""
@@ -230,11 +236,12 @@ class Limits:
         return sum(parts.values()), max(parts, key=lambda name: parts[name])
 
 
-def _triad(power: int) -> float:
-    """Bytes a second where all three arrays take 2 ** `power`."""
-    size = (1 << power) // 12 // 64 * 64
+def _triad(halves: int) -> float:
+    """Bytes a second where all three arrays take 2 ** (`halves` / 2); lines are read before they
+    are written."""
+    size = int(2 ** (halves / 2)) // 12 // 64 * 64
     arrays = {name: aligned_zeros(size, np.float32) for name in "abc"}
-    return 12 * size / least(caller(limits.bench_triad, 1, **arrays), 40)
+    return 16 * size / least(caller(limits.bench_triad, 1, **arrays), 40)
 
 
 def least(run: Callable[[int], None], turns: int) -> float:
@@ -303,7 +310,7 @@ def gathering(samples: int, width: int, batch: int) -> tuple[Work, Callable[[int
     y = aligned_zeros(batch * width, np.float32).reshape(batch, width)
     control = np.zeros(control_block.LENGTH, np.int64)
     run = caller(KERNELS["gather_rows"], 1, source=source, order=order, control=control, y=y)
-    return Work(bytes=2 * y.nbytes + 8 * batch), run
+    return Work(bytes=3 * y.nbytes + 8 * batch), run
 
 
 def measure(

@@ -1,10 +1,11 @@
 """The work of a kernel's call, by formulas: multiply-adds, other operations, functions, bytes.
 
 What is counted is what the computation needs, not what the kernel does: a product of matrices has
-N C K multiply-adds whatever its tiles, an array counts its bytes once however often it is read (in
-a cache or not), scratch memory counts nothing, and taps of a convolution that lie outside of the
-image are left out. An addition, a multiplication, a comparison or a multiply-add by itself is one
-operation. The functions (`exp`, quotients, random numbers, ...) are those of `benchmarks.ports`.
+N C K multiply-adds whatever its tiles; an array counts its bytes once however often it is read (in
+a cache or not), twice where it is written, as its lines are read first; scratch memory counts
+nothing, and taps of a convolution that lie outside of the image are left out. An addition, a
+multiplication, a comparison or a multiply-add by itself is one operation. The functions (`exp`,
+quotients, random numbers, ...) are those of `benchmarks.ports`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Sizes:
             if dims is None:
                 continue
             self.arrays[name] = dims
-            times = {"in": 1, "out": 1, "part": 1, "inout": 2}.get(parameter.mode, 0)
+            times = {"in": 1, "out": 2, "part": 2, "inout": 2}.get(parameter.mode, 0)
             size = math.prod(dims) * types.item_size(parameter.dtype, dtype)
             self.moved, self.room = self.moved + times * size, self.room + min(times, 1) * size
 
@@ -163,7 +164,7 @@ def _gru_back(s: Sizes) -> Work:
 def _sequence_weight(s: Sizes) -> Work:
     B, rows = s["x"][0], s["dw"][0]
     steps = s.steps - (s.shift if "before" not in s.arrays else 0)
-    moved = 4 * B * s.steps * (rows + s.columns) + 4 * rows * s.columns
+    moved = 4 * B * s.steps * (rows + s.columns) + 8 * rows * s.columns
     return Work(B * steps * rows * s.columns, bytes=moved)
 
 
@@ -291,7 +292,7 @@ def _crf(s: Sizes) -> Work:
 
 @formula("embedding_forward")
 def _embedding(s: Sizes) -> Work:
-    return Work(bytes=8 * math.prod(s["y"]) + 8 * s["ids"][0])
+    return Work(bytes=12 * math.prod(s["y"]) + 8 * s["ids"][0])
 
 
 @formula("embedding_backward", "gather_rows", "gather_ids", "pack_panels",
@@ -343,4 +344,6 @@ def _update(s: Sizes) -> Work:
     known = [name for name in UPDATES if s.kernel.startswith(name)]
     operations, quotients, roots = UPDATES[max(known, key=len)] if known else (0, 0, 0)
     n = math.prod(s["p"])
-    return Work(0.0, operations * n, {"quotient": quotients * n, "root": roots * n})
+    both = min(quotients, roots)
+    counts = {"root and quotient": both, "quotient": quotients - both, "root": roots - both}
+    return Work(0.0, operations * n, {name: count * n for name, count in counts.items()})
