@@ -127,7 +127,10 @@ def read_conll(path: str | os.PathLike[str], *, scheme: Scheme = "IOB2") -> Sent
             current.append(fields)
         elif current:
             words, pos, chunks, tags = (list(column) for column in zip(*current, strict=True))
-            found.append((words, pos, chunks, convert_tags(tags, scheme)))
+            try:
+                found.append((words, pos, chunks, convert_tags(tags, scheme)))
+            except DataError as error:
+                raise DataError(f"{path}, sentence before line {number}: {error}") from None
             documents.append(max(document, 0))
             current = []
     words_, pos_, chunks_, tags_ = ([sentence[k] for sentence in found] for k in range(4))

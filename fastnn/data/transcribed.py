@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastnn import files
-from fastnn.data.audio_folder import read_one
+from fastnn.data.audio_folder import ENDINGS, read_one
 from fastnn.errors import DataError
 
 _LINE = re.compile(r"(.*)\(([^()]+)\)\s*")
@@ -91,7 +91,8 @@ def _read_cepstra(path: Path) -> NDArray[np.float32]:
 
 
 def load_transcribed(folder: str | os.PathLike[str]) -> Transcribed:
-    """A folder of recordings, each with its transcript beside it: `a.wav` and `a.txt`.
+    """A folder of recordings, each with its transcript beside it: `a.wav` (or FLAC or Ogg) and
+    `a.txt`. Files whose names begin with "." are left out.
 
     Raises DataError where there are none, a transcript is missing, empty or no text, a recording
     has several channels, or rates differ.
@@ -102,7 +103,9 @@ def load_transcribed(folder: str | os.PathLike[str]) -> Transcribed:
             f"{place}: expected a folder of recordings, *.wav, with their texts, *.txt, got "
             f"{'a file' if place.exists() else 'none: there is no such folder'}; check the path"
         )
-    paths = sorted(place.glob("*.wav"))
+    paths = sorted(
+        p for p in place.iterdir() if p.suffix.lower() in ENDINGS and not p.name.startswith(".")
+    )
     if not paths:
         raise DataError(f"{place}: expected recordings, *.wav, with their texts, *.txt; got none")
     waveforms, texts = [], []

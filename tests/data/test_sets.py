@@ -304,6 +304,9 @@ def test_conll_faults(tmp_path):
     path.write_text("a b c O\n\na b c\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.txt, line 3: expected four columns, got 'a b c'"):
         conll2003.read_conll(path)
+    path.write_text("a O\n\na O\nb X-Y\n\nc O\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.txt, sentence before line 5: .* got 'X-Y'"):
+        conll2003.read_conll(path)
     path.write_text("a O\nb B-X\n\na b c O\n", encoding="utf-8")
     with pytest.raises(
         DataError, match=r"line 4: expected two columns .word and tag., as in the f"

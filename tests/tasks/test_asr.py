@@ -149,7 +149,9 @@ def test_folders(recordings):
     with pytest.raises(DataError, match=r"none: expected recordings, \*\.wav.* got none"):
         load_transcribed(recordings / "none")
     (recordings / "6.txt").write_text("\ufeffa b")
-    write_wave(recordings / "6.wav", np.zeros(100))
+    (recordings / "6.wav").unlink()
+    write_wave(recordings / "6.WAV", np.zeros(100))
+    (recordings / "._6.WAV").write_text("what another system keeps beside it")
     assert load_transcribed(recordings).texts[-1] == "a b"
 
 
