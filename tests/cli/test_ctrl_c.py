@@ -9,7 +9,7 @@ import fastnn.train.progress
 from fastnn import pretrain
 from fastnn.tasks import adding, digit_judge, dynamic, images, language
 from fastnn.train.trainer import Trainer
-from tests.cli.test_tasks import run, text  # noqa: F401
+from tests.cli.test_tasks import run
 
 
 def interrupt(*_args, **_options):
@@ -24,9 +24,13 @@ def assert_same(first, second):
 
 
 @pytest.fixture
-def char_lm(text):  # noqa: F811
+def char_lm(tmp_path):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    (folder / "input.txt").write_text("to be or not to be\n" * 60)
     small = ["--epochs", 2, "--hidden", 12, "--layers", 1, "--batch-size", 4, "--steps", 8]
-    return ["train", "char-lm", *small, "--embedding", 4, "--workers", 1, "--output"]
+    small += ["--folder", folder, "--embedding", 4, "--workers", 1]
+    return ["train", "char-lm", *small, "--output"]
 
 
 def test_in_training_it_ends_a_command_without_measurements(tmp_path, char_lm, monkeypatch):
