@@ -191,7 +191,8 @@ def check_tile(
     depth, rows, columns = number(12), builder.sub(number(13), one), number(14)
     first_column, last_column = zero, builder.sub(columns, one)
     if shape is not None:  # the best one has the rows and columns that it is given
-        _, vectors = tile.shapes()[shape]
+        most_rows, vectors = tile.shapes()[shape]
+        rows = smaller(builder, rows, const(most_rows - 1))
         last_column = smaller(builder, last_column, const(vectors * lanes - 1))
         if shape != tile.NARROW:  # the first vector is whole; others end at the last column
             last_column = larger(builder, last_column, const(lanes - 1))

@@ -83,15 +83,20 @@ class _Tile:
         name = f"llvm.masked.store.{suffix(self.ty)}.p0"
         llvm_call(self.b, name, ir.VoidType(), arguments)
 
-    def columns(self) -> None:
-        """Byte offsets of column vectors, and steps; what lies past the end repeats the last."""
-        b, lanes = self.b, self.ty.lanes
-        self.a_row, self.c_row = self.bytes_of(self.arg_a_row), self.bytes_of(self.arg_c_row)
+    def offsets(self) -> None:
+        """Byte offsets of rows and of column vectors; what lies past the end repeats the last."""
+        b = self.b
+        last_row = b.sub(self.arg_rows, ir.Constant(I64, 1))
+        row = [smaller(self.b, ir.Constant(I64, i), last_row) for i in range(1, self.rows)]
+        zero = ir.Constant(I64, 0)
+        a_row, c_row = self.bytes_of(self.arg_a_row), self.bytes_of(self.arg_c_row)
+        self.a_offset = [zero] + [b.mul(i, a_row) for i in row]
+        self.c_offset = [zero] + [b.mul(i, c_row) for i in row]
+        lanes = self.ty.lanes
         last = b.sub(self.arg_columns, ir.Constant(I64, lanes))
         starts = [ir.Constant(I64, j * lanes) for j in range(self.vectors)]
         ahead = ir.Constant(I64, STEPS_AHEAD)
         self.a_ahead, self.b_ahead = b.mul(self.a_bytes, ahead), b.mul(self.b_bytes, ahead)
-        zero = ir.Constant(I64, 0)
         self.column = [zero] + [self.bytes_of(smaller(self.b, s, last)) for s in starts[1:]]
         if self.masked:
             index = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
@@ -101,35 +106,19 @@ class _Tile:
             zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
             self.mask = b.icmp_signed("<", index, b.shuffle_vector(one, undefined, zeros))
 
-    def offsets(self, rows: Any) -> None:
-        """Byte offsets of the rows of one tile of so many; past the last one it is repeated."""
-        b, zero = self.b, ir.Constant(I64, 0)
-        last_row = b.sub(rows, ir.Constant(I64, 1))
-        row = [smaller(b, ir.Constant(I64, i), last_row) for i in range(1, self.rows)]
-        self.a_offset = [zero] + [b.mul(i, self.a_row) for i in row]
-        self.c_offset = [zero] + [b.mul(i, self.c_row) for i in row]
-
     def build(self) -> None:
         b = self.b
-        self.columns()
+        self.offsets()
         places = [(i, j) for i in range(self.rows) for j in range(self.vectors)]
         entry = b.block
-        top, resume, head, body, done, add, store, end = (
+        resume, head, body, done, add, store, end = (
             self.function.append_basic_block(name)
-            for name in ("top", "resume", "head", "body", "done", "add", "store", "end")
+            for name in ("resume", "head", "body", "done", "add", "store", "end")
         )
-        b.branch(top)
-
-        b.position_at_end(top)
-        rows, first_a, first_c = b.phi(I64), b.phi(I8.as_pointer()), b.phi(I8.as_pointer())
-        given = self.arg_rows, self.arg_a, self.arg_c
-        for phi, value in zip((rows, first_a, first_c), given, strict=True):
-            phi.add_incoming(value, entry)
-        self.offsets(rows)
-        row_c = [b.gep(first_c, [offset]) for offset in self.c_offset]
         b.cbranch(self.arg_begin, head, resume)
 
         b.position_at_end(resume)
+        row_c = [b.gep(self.arg_c, [offset]) for offset in self.c_offset]
         held = [self.load(row_c[i], self.column[j]) for i, j in places]
         b.branch(head)
 
@@ -137,9 +126,9 @@ class _Tile:
         zero = ir.Constant(self.vec, [0.0] * self.ty.lanes)
         left, a, vb = b.phi(I64), b.phi(I8.as_pointer()), b.phi(I8.as_pointer())
         sums = [b.phi(self.vec) for _ in places]
-        for block, start in ((top, [zero] * len(places)), (resume, held)):
+        for block, start in ((entry, [zero] * len(places)), (resume, held)):
             left.add_incoming(self.arg_depth, block)
-            a.add_incoming(first_a, block)
+            a.add_incoming(self.arg_a, block)
             vb.add_incoming(self.arg_b, block)
             for phi, value in zip(sums, start, strict=True):
                 phi.add_incoming(value, block)
@@ -169,13 +158,8 @@ class _Tile:
             phi.add_incoming(with_bias, add)
             final.append(phi)
         for value, (i, j) in zip(final, places, strict=True):
-            self.store(value, row_c[i], self.column[j])
-        height = ir.Constant(I64, self.rows)
-        following = (b.sub(rows, height), b.gep(first_a, [b.mul(self.a_row, height)]),
-                     b.gep(first_c, [b.mul(self.c_row, height)]))  # fmt: skip
-        for phi, value in zip((rows, first_a, first_c), following, strict=True):
-            phi.add_incoming(value, b.block)
-        b.cbranch(b.icmp_signed(">", following[0], ir.Constant(I64, 0)), top, end)
+            self.store(value, b.gep(self.arg_c, [self.c_offset[i]]), self.column[j])
+        b.branch(end)
         b.position_at_end(end)
         b.ret_void()
 
@@ -186,9 +170,9 @@ class _Tile:
         row = [self.load(vb, offset) for offset in self.column]
         if self.rows >= 6 or self.vectors == 3:
             prefetch_line(b, b.gep(a, [self.a_ahead]), L1)
-            ahead = b.gep(vb, [self.b_ahead])
+            start = b.gep(vb, [self.b_ahead])
             for offset in self.column:
-                prefetch_line(b, b.gep(ahead, [offset]), L1)
+                prefetch_line(b, b.gep(start, [offset]), L1)
         name = "llvm.fma" if target.host().has_fma else "llvm.fmuladd"
         results = []
         for i in range(self.rows):

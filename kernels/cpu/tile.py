@@ -6,10 +6,9 @@ may lie anyhow (it has two strides, in elements), while rows of B and C are cont
 element is one chain of fused multiply-adds in the order of `t`, beginning at 0 or at what C holds,
 so its bits depend neither on the shape of the tile nor on its place in it.
 
-Compiled (`_tile_llvm`), a shape keeps its rows x vectors of sums in registers; more rows are one
-such tile after the other. Fewer rows than the shape has are computed by repeating the last row,
-fewer columns by moving vectors to the left until they end at the last column: repeated elements get
-the same bits, and nothing outside is touched.
+Compiled (`_tile_llvm`), a shape keeps its rows x vectors of sums in registers. Fewer rows than the
+shape has are computed by repeating the last row, fewer columns by moving vectors to the left until
+they end at the last column: repeated elements get the same bits, and nothing outside is touched.
 Only `NARROW`, for fewer columns than a vector has, masks its lanes.
 """
 
@@ -94,7 +93,7 @@ def tile(
     """Compute one tile; `shape` is one of the constants above.
 
     A[r, t] is ``a[a_at + r*a_row + t*a_step]``, B[t, j] is ``b[b_at + t*b_step + j]``, C[r, j] is
-    ``c[c_at + r*c_row + j]`` (flat indices), for t < `depth`, r < `rows` (at least 1) and
+    ``c[c_at + r*c_row + j]`` (flat indices), for t < `depth`, 1 <= `rows` <= the shape's rows and
     `columns` up to the shape's (at least a vector's, and for `NARROW` at most). Sums start
     at 0 where `begin`, else at C; ``bias[bias_at + j]`` is added at the end unless `bias_at` < 0.
     """
@@ -130,7 +129,7 @@ def best_tile(
     begin: bool,
 ) -> None:
     """`tile` by the shape that is fastest for these rows and columns, of which there may be as many
-    as the main tile has, or `WIDE`. (What is left over from whole tiles has its own fastest shape.)
+    as the main tile has, or `WIDE`.
 
     Compiled, the choice is one more LLVM function: kernels with a branch for each shape took 0.3 s
     longer to compile, each.

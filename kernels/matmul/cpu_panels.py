@@ -51,9 +51,7 @@ def panel(a, b, c, bias, depth, rows, columns, begin, ahead):
     height = 4 if columns > tile_width(b.array) else tile_height(b.array)
     i = 0
     while i < rows:
-        r = rows - i
-        if r > height:  # whole tiles, with a call for all of them
-            r = height if ahead >= 0 else r // height * height
+        r = min(rows - i, height)
         if ahead >= 0:
             first, last = i * depth // rows, (i + r) * depth // rows
             at = ahead + first * b.stride

@@ -32,11 +32,13 @@ def columns_of(dtype: str) -> list[int]:
 @pytest.mark.skipif(not target.host().has_fma, reason="without FMA products are rounded")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_bits_of_its_twin(dtype: str) -> None:
-    """Any number of rows, so that tiles of all shapes follow each other and are left unfinished."""
+    """All shapes, with fewer rows and columns than they have, too."""
     rng = np.random.default_rng(0)
-    highest = 2 * max(rows for rows, _ in tile.shapes()) + 3
-    for rows in range(1, highest):
-        for columns in columns_of(dtype):
+    shapes, lanes = tile.shapes(), target.host().lanes(np.dtype(dtype).itemsize)
+    height, vectors = shapes[tile.MAIN]
+    for columns in columns_of(dtype):
+        most = shapes[tile.WIDE][0] if columns > vectors * lanes else height
+        for rows in range(1, most + 1):
             a, b = (
                 rng.integers(-8, 8, n).astype(dtype) / 4
                 for n in (rows * DEPTH, DEPTH * (columns + 2) + 1)

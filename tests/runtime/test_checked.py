@@ -128,7 +128,8 @@ attempt("bias", PRODUCT.format(0, 0, 0, "n", 2), [-1, 0, 44], [45])
 attempt("no_product", PRODUCT.format("n", "n", 0, -1, 0), [NONE], [])
 for shape in range(7):
     body = f"tile({shape}, x, 0, 32, 1, x, 0, 32, y, n, 32, x, -1, 2, 2, {W}, True)"
-    attempt(f"shape{shape}", body, [0, 32 - W], [33 - W])
+    last = 64 - W if shape == 5 else 32 - W  # of one row, or of two
+    attempt(f"shape{shape}", body, [0, last], [last + 1])
 attempt("transpose", "transpose_block(x, 0, 32, y, n, 32)", [0, 32 - W], [33 - W], size=(W, 32))
 """
 
