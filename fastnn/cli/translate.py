@@ -33,8 +33,8 @@ def translate(sentences: tuple[str, ...], checkpoint: Path, width: int, length_p
     translator = load_translator(checkpoint)
     lines = list(sentences) or lines_of(read_input())
     found = translator(lines, width=width, length_penalty=length_penalty)
-    for one in found:
-        click.echo(one.text)
     if alignment is not None and found:
         weights = translator.alignment(found[0])
         plot.alignment(weights, found[0].source, [*found[0].target, "</s>"], path=alignment)
+    for one in found:
+        click.echo(one.text)

@@ -230,11 +230,11 @@ def batchify(
     """
     _positive(batch=batch, steps=steps)
     text = _text(ids)
-    pairs = len(text) - 1
+    pairs = max(len(text) - 1, 0)
     if ignore is None:
         chunks = pairs // batch // steps
     else:
-        chunks = -(-pairs // (batch * steps)) if pairs > 0 else 0
+        chunks = -(-pairs // (batch * steps))
     if chunks == 0:
         needed = batch * steps + 1 if ignore is None else 2
         raise DataError(

@@ -216,8 +216,17 @@ def train_language_model(
 
     Returns the trainer and the history. The measure of the validation text in it leaves out the
     text's end, which does not fill a mini-batch; for the exact one see `mean_loss`.
+
+    Raises DataError for texts that are too short for one mini-batch.
     """
     batch = model.streams
+    for what, ids in (("training", train), ("validation", valid)):
+        if len(ids) <= batch * steps:
+            raise DataError(
+                f"the {what} text: expected more than {batch * steps} symbols, {batch} streams of "
+                f"{steps} steps, got {len(ids)}; take a longer text, or a smaller batch_size or "
+                "steps"
+            )
     x, y = (a.reshape(-1, steps) for a in batchify(train, batch, steps))
     x_valid, y_valid = (a.reshape(-1, steps) for a in batchify(valid, batch, steps))
     apart = isinstance(model, TransformerModel)  # sequences that know nothing of those before

@@ -105,6 +105,8 @@ def draw_surprise(
     left.axhline(math.exp(losses.mean()), color="C3", linewidth=1)
     left.set(xlabel="times in the training text", ylabel="perplexity", yscale="log")
     left.margins(y=0.08)  # for the first share
+    if len(rows) == 1:  # one height alone gives no limits
+        left.set_ylim(rows[0][2] / 2, rows[0][2] * 2)
     left.tick_params(axis="x", rotation=30)
     left.set_title("by frequency, with shares of the text; all together: red", fontsize="medium")
     shown = following[:DRAWN]

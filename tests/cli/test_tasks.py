@@ -185,6 +185,9 @@ def test_word_lm(tmp_path):
     assert found[2] < found[0]
     written = run("sample", tmp_path / "run", "--prime", "the", "--length", 5)
     assert written.stdout.split()[0] == "the"
+    (tmp_path / "ptb.valid.txt").write_text("")
+    short = run("train", "word-lm", "--folder", tmp_path, "--steps", 5, "--output", tmp_path / "no")
+    assert "the validation text: expected more than 100 symbols, 20 streams of 5" in short.stderr
 
 
 def test_ner(tmp_path):
@@ -254,6 +257,8 @@ def test_translate(tmp_path):
     assert done.exit_code == 0, done.output
     assert len(done.output.splitlines()) == 2
     assert picture.stat().st_size > 1000
+    none = run("translate", "", "--checkpoint", folder, "--alignment", picture)
+    assert (none.exit_code, none.stdout) == (1, "")
     done = run("translate", "one", "--checkpoint", str(folder), "--width", "100000")
     assert "'--width': 100000 is not in the range 1<=x<=1000" in done.output + done.stderr
     done = run("translate", "one", "--checkpoint", str(tmp_path / "none"))

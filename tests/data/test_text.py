@@ -142,6 +142,8 @@ def test_nothing_is_lost_with_ignore(symbols, batch, steps):
 def test_too_short_texts():
     with pytest.raises(DataError, match="expected at least 7 symbols for batch=2, steps=3, got 6"):
         batchify(range(6), 2, 3)
+    with pytest.raises(DataError, match="expected at least 7 symbols for batch=2, steps=3, got 0"):
+        batchify([], batch=2, steps=3)
     with pytest.raises(DataError, match="expected at least 2 symbols"):
         batchify([1], 2, 3, ignore=-100)
     with pytest.raises(DataError, match="expected more than 3 symbols, got 3"):

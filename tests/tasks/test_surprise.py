@@ -53,3 +53,12 @@ def test_the_picture_shows_them(tmp_path):
     assert [t.get_text() for t in left.texts] == ["62 %", "38 %"]
     np.testing.assert_allclose([b.get_width() for b in right.patches], losses[:16] / math.log(2))
     assert [t.get_text() for t in right.get_yticklabels()] == words.decode(text[1:17])
+
+
+def test_words_that_are_all_as_frequent(tmp_path):
+    """One height alone: matplotlib would warn of limits that are equal."""
+    words = Vocabulary(["the", "cat", "sat"])
+    text = np.array([0, 1, 0, 1])
+    figure = draw_surprise(next(models(3)), words, np.repeat([0, 1, 2], 4), text, tmp_path / "a")
+    bottom, top = figure.axes[0].get_ylim()
+    assert bottom < figure.axes[0].patches[0].get_height() < top
