@@ -110,6 +110,7 @@ def curve(task: Task, level: str, steps: int, scale: float = 1.0) -> dict[str, A
     log_p = logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
     return {
         "losses": losses,
+        "last": float(np.mean(losses[-max(steps // 10, 1) :])),
         "test_loss": float(-np.take_along_axis(log_p, target, -1).mean()),
         "right": float((logits.argmax(-1) == task.test[1]).mean()),
     }
@@ -137,7 +138,7 @@ def measure(
             taken = time.process_time() - begin
             rows.append({"workload": name, "row": shown, **row})
             print(
-                f"{name}, {shown}: {np.mean(row['losses'][-steps // 10 :]):.4f}, "
+                f"{name}, {shown}: {row['last']:.4f}, "
                 f"test {row['test_loss']:.4f}, {row['right']:.2%} ({taken:.0f} s)",
                 flush=True,
             )
@@ -151,7 +152,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for name in dict.fromkeys(row["workload"] for row in rows):
         mine = {row["row"]: row for row in rows if row["workload"] == name}
         for what, number in (
-            ("training loss", lambda r: f"{np.mean(r['losses'][-len(r['losses']) // 10 :]):.4f}"),
+            ("training loss", lambda r: f"{r['last']:.4f}"),
             ("test loss", lambda r: f"{r['test_loss']:.4f}"),
             ("right", lambda r: f"{r['right']:.2%}"),
         ):

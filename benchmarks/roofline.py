@@ -9,10 +9,10 @@ in the same run:
 
 - a multiply-add, or another operation on a vector, takes as long as in chains of multiply-adds
   (`benchmarks.limits`), and functions as long as in a loop of nothing else (`benchmarks.ports`);
-  all of these use the same ports, so their times add up;
+  all of these use the same ports, so their times add up, but for roots and quotients;
 - bytes take as long as in a triad over as many bytes, which are then in the same caches.
 
-The larger of the two is the least time that the call can take, and its share of the time that was
+The largest of these is the least time that the call can take, and its share of the time that was
 measured is how near the kernel is to its limit. An array that a kernel would write in place of one
 that it reads gets memory of its own, so that each call computes the same.
 """
@@ -41,6 +41,10 @@ from fastnn.runtime.segment import aligned_zeros
 #: of a case: a compiled step, its inputs and targets, and which kernels are shown ("": all)
 Case = tuple[Any, Any, Any, tuple[str, ...]]
 RNG = np.random.default_rng(0)
+#: functions that have a unit of their own, beside which the other ports go on
+DIVIDER = ("root", "quotient", "root and quotient")
+#: numbers between the arrays of a triad: those that lie whole pages apart share lines of the caches
+APART = 272
 #: least seconds of a piece that is timed at once
 PIECE = 200e-6
 
@@ -227,10 +231,12 @@ class Limits:
     def of(self, work: Work) -> tuple[float, str]:
         """The least seconds that a call can take, and what holds it."""
         parts = {"multiply-adds": 2 * (work.macs + work.operations) / self.peak}
-        parts |= {f: n * self.function(f) for f, n in work.functions.items() if n}
+        times = {f: n * self.function(f) for f, n in work.functions.items() if n}
+        parts |= {f: t for f, t in times.items() if f not in DIVIDER}
+        dividing = sum(t for f, t in times.items() if f in DIVIDER)
         moving = work.bytes / self.triad(work.room or work.bytes)
-        if moving > sum(parts.values()):
-            return moving, "bytes"
+        if max(moving, dividing) > sum(parts.values()):
+            return max((moving, "bytes"), (dividing, "roots and quotients"))
         if not work.macs and parts["multiply-adds"] == max(parts.values()):
             return sum(parts.values()), "operations"
         return sum(parts.values()), max(parts, key=lambda name: parts[name])
@@ -240,7 +246,9 @@ def _triad(halves: int) -> float:
     """Bytes a second where all three arrays take 2 ** (`halves` / 2); lines are read before they
     are written."""
     size = int(2 ** (halves / 2)) // 12 // 64 * 64
-    arrays = {name: aligned_zeros(size, np.float32) for name in "abc"}
+    memory = aligned_zeros(3 * (size + APART), np.float32)
+    places = {name: k * (size + APART) for k, name in enumerate("abc")}
+    arrays = {name: memory[at : at + size] for name, at in places.items()}
     return 16 * size / least(caller(limits.bench_triad, 1, **arrays), 40)
 
 

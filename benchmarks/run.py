@@ -20,12 +20,13 @@ from benchmarks.tables import summary
 
 #: benchmarks that take threads and turns
 SIDES = ("mlp", "kernels", "matmul", "recurrent", "convolution", "raw_audio")
+#: those of one thread
+SINGLE = ("methods", "precision", "precision_curves", "wavenet", "growth", "ports", "roofline",
+          "loop_lengths")  # fmt: skip
 #: each benchmark's numbers of threads
 THREADS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys((*SIDES, "sequences"), (1, 2)),
-    **dict.fromkeys(
-        ("methods", "precision", "wavenet", "growth", "ports", "roofline", "loop_lengths"), (1,)
-    ),
+    **dict.fromkeys(SINGLE, (1,)),
     **dict.fromkeys(("auto_workers", "costs"), (2,)),
 }
 #: those that are run several times, and what each time is added to their arguments

@@ -6,7 +6,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import auto_workers, convolution, growth, harness, loop_lengths, ports, roofline
+from benchmarks import (
+    auto_workers,
+    convolution,
+    growth,
+    harness,
+    loop_lengths,
+    ports,
+    precision_curves,
+    roofline,
+)
 
 
 def load(name: str) -> list[dict[str, Any]]:
@@ -42,6 +51,10 @@ def summary() -> str:
         parts += ["## Methods", "", harness.table(found["rows"], columns), "", machine(found), ""]
     once: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
         "precision": ("Precision of products", precision_table),
+        "precision-curves": (
+            "Trainings at each precision",
+            lambda found: precision_curves.table(found["rows"]),
+        ),
         "roofline": ("Each kernel beside its limit", roofline.table),
         "ports": ("Functions in the L1 cache", lambda found: ports.table(found["rows"])),
         "auto-workers": ("Workers chosen by measurement", workers_table),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import harness, ports, precision_curves, roofline, tables, work
-from fastnn import nn
+from fastnn import nn, optim
 
 
 def test_kernels_beside_their_limits() -> None:
@@ -19,10 +19,13 @@ def test_kernels_beside_their_limits() -> None:
     model.load_state_dict({name: np.ones_like(v) for name, v in model.state_dict().items()})
     ones = np.ones((2, 2, 5, 7), np.float32)
     layers = nn.Sequential(model[0]).predict(ones), model.predict(ones)
-    case = roofline.compiled(model), ones, np.array([0, 1]), ("forward",)
+    step = roofline.compiled(model, None, optim.Adam())
+    case = step, ones, np.array([0, 1]), ("forward", "adam_update")
     found = {call.kernel: work.work_of(call) for call, _ in roofline.calls(case)}
     assert found["convolution_forward"].macs == layers[0].sum()
     assert found["linear_forward"].macs == 2 * 36 * 5
+    assert found["adam_update"].functions["root and quotient"] == 36 * 5
+    assert found["adam_update"].bytes >= 28 * 36 * 5
     (row,) = roofline.measure(
         turns=2, rounds=1, found={"small": lambda: (*case[:3], ("convolution_for",))}
     )
