@@ -389,9 +389,8 @@ def main() -> None:
     rows = measure(options.only, options.turns)
     if not options.only:
         path = harness.write(
-            "roofline", "python -m benchmarks.roofline", rows, fma_peak_gflops=limits.fma_peak(),
-            bandwidth_gbytes=limits.bandwidth(),
-        )  # fmt: skip
+            "roofline", "python -m benchmarks.roofline", rows, fma_peak_gflops=limits.fma_peak()
+        )
         print(f"written to {path.name}")
 
 
