@@ -21,6 +21,8 @@ from benchmarks.gpu_session import Part, Session
 
 ROOT = Path(__file__).parents[1]
 PEERS = ("benchmark", "torch.compile")
+#: for pytest in processes: to load other packages' plugins takes it most of a second
+QUICK_START = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 #: topics whose kernels share memory of a block, and which file of tests launches them
 LAUNCHED_BY = {
     **dict.fromkeys(("embedding", "feed", "metrics", "step"), "rows"), "loss": "softmax",
@@ -39,7 +41,7 @@ def python(code: str) -> list[str]:
 
 def small(folder: Path, only: str = "") -> dict[str, dict[str, Any]]:
     """The rows of a small session, by name."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("OUT", "SPENT")}
+    environment = {k: v for k, v in os.environ.items() if k not in ("OUT", "SPENT")} | QUICK_START
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.gpu_session", "--small", "--results", str(folder),
          "--only", only],
@@ -263,7 +265,7 @@ def test_the_sanitizer_gets_copies_that_are_asynchronous_and_blocks_that_wait(to
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *tests, "--collect-only"],
         cwd=ROOT, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTEST_ADDOPTS": "", "NUMBA_ENABLE_CUDASIM": "1"},
+        env={**os.environ, **QUICK_START, "PYTEST_ADDOPTS": "", "NUMBA_ENABLE_CUDASIM": "1"},
     )  # fmt: skip
     for name in ("test_a_whole_tile", "test_shapes", "test_outputs_agree_with_plain_loops",
                  "test_blocks_wait_for_the_slowest"):  # fmt: skip
@@ -280,7 +282,7 @@ def test_shares_are_all_tests_each_once() -> None:
             [sys.executable, "-m", "pytest", "-q", "--collect-only", *arguments,
              "tests/plan/test_verify.py"],
             cwd=ROOT, capture_output=True, text=True, check=False,
-            env={**os.environ, "PYTEST_ADDOPTS": "", **environment},
+            env={**os.environ, **QUICK_START, "PYTEST_ADDOPTS": "", **environment},
         )  # fmt: skip
         return [line for line in done.stdout.splitlines() if "::" in line]
 

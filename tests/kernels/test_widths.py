@@ -66,6 +66,7 @@ def fingerprints():
 
 def python(bits, *arguments):
     environment = {**os.environ, "FASTNN_VECTOR_BITS": str(bits)}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # which takes pytest most of a second
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False,

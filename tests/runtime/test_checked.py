@@ -64,6 +64,7 @@ EXPECTED = [
 
 def python(*arguments: str) -> str:
     environment = {**os.environ, "FASTNN_CHECK": "1"}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # which takes pytest most of a second
     done = subprocess.run(
         [sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=ROOT,
         env=environment,
