@@ -7,9 +7,11 @@ networks", ICML 2014).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from fastnn.tasks.speech_models import SpeechModel, SpeechTransducer
 from fastnn.train.history import History
 from fastnn.train.hooks import Callback, Logs
 from fastnn.train.trainer import Trainer
+
+log = logging.getLogger("fastnn")
 
 #: frames are rounded up to a multiple, so that few programs are planned
 MULTIPLE = 16
@@ -270,8 +274,8 @@ def train_asr(
         transducer: whether to train a `SpeechTransducer` (Graves 2012) instead of the net for
             connectionist temporal classification.
 
-    Raises DataError for no recordings, for those of two rates, and for texts with the words that
-    stand for their ends in language models.
+    Raises DataError for no recordings, for those of two rates, for texts that are all too long (see
+    `check_room`), and for texts with the words that stand for their ends in language models.
 
     Returns the trainer, the history (with "val_cer", the greedy error rate of characters, after
     each epoch), the error rates on the test part ("CER" and "WER" greedy, "CER with words" and "WER
@@ -292,6 +296,7 @@ def train_asr(
     recogniser = Recogniser(model, front, symbols, list(train.texts))
     description.mark(model, described(recogniser))
     if not transducer:
+        check_room(frames, train.texts, front)
         recogniser.decoder()  # texts that it can't be made of are refused before the training
 
     def measure(logs: Logs) -> dict[str, float]:
@@ -312,6 +317,30 @@ def train_asr(
         scores[f"CER{name}"] = character_error_rate(test.texts, found)
         scores[f"WER{name}"] = word_error_rate(test.texts, found)
     return trainer, history, scores, recogniser
+
+
+def check_room(frames: Sequence[NDArray[np.float32]], texts: Sequence[str], front: Front) -> None:
+    """Say which recordings have fewer joined frames than connectionist temporal classification
+    needs: one for each character, and one between doubled ones. Their losses do not count.
+
+    Raises DataError where that are all recordings.
+    """
+    needed = [len(text) + sum(a == b for a, b in pairwise(text)) for text in texts]
+    there = [-(-len(f) // front.stack) for f in frames]
+    short = [k for k in range(len(texts)) if needed[k] > there[k]]
+    if not short:
+        return
+    k = short[0]
+    such = f"{there[k]} joined frames for {texts[k][:40]!r}, which needs {needed[k]}"
+    if len(short) == len(texts):
+        raise DataError(
+            f"asr: expected recordings that are long enough for their texts, got {such}, and all "
+            "others likewise; do the texts belong to other recordings?"
+        )
+    log.warning(
+        "%d of %d recordings are too short for their texts and teach nothing: %s; is it the text "
+        "of another recording?", len(short), len(texts), such,
+    )  # fmt: skip
 
 
 def _front_for(rate: int) -> Front:

@@ -182,6 +182,22 @@ def test_texts_that_no_language_model_takes():
         asr.train_asr(data, data, callbacks=[object()])  # no training begins, which would refuse it
 
 
+def test_recordings_that_are_too_short_for_their_texts(caplog):
+    """A frame for each character, and one between doubled ones; those without room are told."""
+    front, frames = asr.Front(), [np.zeros((12, 39), np.float32)] * 2  # 4 joined frames
+    with caplog.at_level("WARNING", "fastnn"):
+        asr.check_room(frames, ["abab", "aab"], front)
+        assert not caplog.text
+        asr.check_room(frames, ["abab", "aabb"], front)
+    assert "1 of 2 recordings are too short for their texts" in caplog.text
+    assert "4 joined frames for 'aabb', which needs 6" in caplog.text
+    with pytest.raises(DataError, match=r"asr: expected recordings that are long enough .* 'aabb'"):
+        asr.check_room(frames, ["aabb", "ababa"], front)
+    data = Transcribed([np.ones(400, np.float32)], ["a b c"], 8000)
+    with pytest.raises(DataError, match="do the texts belong to other recordings"):
+        asr.train_asr(data, data, callbacks=[object()])
+
+
 def test_no_recordings():
     with pytest.raises(DataError, match="expected recordings"):
         asr.train_asr(Transcribed([], []), Transcribed([], []))
