@@ -55,10 +55,19 @@ class Graph:
     stateless: bool = False
     #: of values whose channels come first, what they are the transpose of (`ops/layout.py`)
     last: dict[Value, Value] = field(default_factory=dict)
+    #: the model around what is traced whose inputs and outputs have their channels last, for
+    #: messages; "": none (`nn/layout.py`)
+    laid_out: str = ""
     #: values that were passed over for others: they are computed only if somebody else reads them
     passed: set[Value] = field(default_factory=set)
     #: parameters of the model that is traced; None: not known, the graph is not for running
     owned: frozenset[Any] | None = None
+
+    def release(self) -> None:
+        """Nobody asks for parameters any more. Nodes and values refer to each other, so they are
+        there until Python collects them; the model, which is not theirs, must not be."""
+        self.leaves.clear()
+        self.owned = None
 
     @contextmanager
     def inside_scope(self, scope: str) -> Iterator[None]:

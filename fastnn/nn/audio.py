@@ -13,7 +13,7 @@ from fastnn.errors import OptionError, ShapeError, check_numbers, check_whole, w
 from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.ops.layout import check_channels, check_padding, each
+from fastnn.ops.layout import as_given, check_channels, check_padding, each
 from fastnn.public import publish
 
 
@@ -167,11 +167,11 @@ class SincConv(Module):
     def forward(self, x: Value, lengths: Value | None = None) -> Any:
         place = 1 if self.channels == "first" else -1
         if x.ndim != 3 or x.shape[place] != 1:
-            wanted = "(batch, 1, samples)" if self.channels == "first" else "(batch, samples, 1)"
+            shape, channels, remedy = as_given(x, self.channels)
+            wanted = "(batch, 1, samples)" if channels == "first" else "(batch, samples, 1)"
             raise ShapeError(
                 f"{where(x.graph.scope)}{self!r}: expected signals of one channel, shape {wanted}, "
-                f"got {x.shape}; reshape them, or say where the channel is by channels='first' or "
-                "'last'"
+                f"got {shape}; reshape them, or {remedy}"
             )
         return ops.conv1d(
             x, self.weight(self.low, self.band), stride=self.stride, padding=self.padding,

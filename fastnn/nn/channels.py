@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastnn import ops
 from fastnn.errors import OptionError, ShapeError, check_eps, check_flags, check_whole, where
@@ -10,7 +10,7 @@ from fastnn.graph.value import Value
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
 from fastnn.nn.regularization import BatchNorm, _check_momentum
-from fastnn.ops.layout import check_channels, extents_of, from_last, to_last
+from fastnn.ops.layout import as_given, check_channels, extents_of, from_last, to_last
 from fastnn.ops.lengths import checked_lengths, valid_steps, within
 from fastnn.public import publish
 
@@ -31,19 +31,32 @@ class _OfChannels(Module):
     def _check(self, x: Value) -> None:
         count = x.shape[1 if self.channels == "first" else -1] if x.ndim > 1 else 0
         if x.ndim - 2 not in self.ranks or count != self.num_features:
-            shapes = " or ".join(self._shape(rank) for rank in self.ranks)
+            shape, channels, remedy = as_given(x, self.channels)
+            shapes = " or ".join(self._shape(rank, channels) for rank in self.ranks)
             raise ShapeError(
                 f"{where(x.graph.scope)}{self!r}: expected an input of shape {shapes}, got "
-                f"{x.shape}; set the number of channels, or say where they are by "
-                "channels='first' or 'last'"
+                f"{shape}; set the number of channels, or {remedy}"
             )
 
-    def _shape(self, rank: int) -> str:
+    def _shape(self, rank: int, channels: str) -> str:
         """What an input looks like, for messages."""
         names = [str(self.num_features)]
         others = ["T"] if rank == 1 else ["H", "W"][:rank]
-        names = [*names, *others] if self.channels == "first" else [*others, *names]
+        names = [*names, *others] if channels == "first" else [*others, *names]
         return f"(N, {', '.join(names)})"
+
+    def _of_sequences(self, x: Value, lengths: Value) -> tuple[Value, Value]:
+        """Sequences (N, T, C), and their lengths checked."""
+        self._check(x)
+        if x.ndim != 3:
+            shape, channels, _ = as_given(x, self.channels)
+            raise ShapeError(
+                f"{where(x.graph.scope)}{self!r}: expected sequences, of shape "
+                f"{self._shape(1, channels)}, with lengths, got an input of shape {shape}; call it "
+                "without lengths"
+            )
+        last, name = self._last(x), type(self).__name__
+        return last, checked_lengths(x.graph, lengths, last.shape[0], last.shape[1], name)
 
     def _last(self, x: Value) -> Value:
         label = f"{where(x.graph.scope)}{type(self).__name__}"
@@ -98,14 +111,7 @@ class BatchNorm1d(_BatchNorm):
     def forward(self, x: Value, lengths: Value | None = None) -> Value:
         if lengths is None:
             return super().forward(x)
-        self._check(x)
-        if x.ndim != 3:
-            raise ShapeError(
-                f"{where(x.graph.scope)}{self!r}: expected sequences, of shape {self._shape(1)}, "
-                f"with lengths, got an input of shape {x.shape}; call it without lengths"
-            )
-        x = self._last(x)
-        lengths = checked_lengths(x.graph, lengths, x.shape[0], x.shape[1], "BatchNorm1d")
+        x, lengths = self._of_sequences(x, lengths)
         if not x.graph.training and self.running_mean is not None:
             return self._back(within(BatchNorm.forward(self, x), lengths))
         count = ops.maximum(ops.sum(valid_steps(lengths, x.shape[1])), 1.0)
@@ -121,8 +127,8 @@ class BatchNorm1d(_BatchNorm):
                 ops.store_state(ops.add(kept, ops.affine(now, self.momentum, 0.0)), buffer)
         y = ops.divide(centred, ops.sqrt(ops.affine(var, 1.0, self.eps)))
         if self.weight is not None and self.bias is not None:
-            y = within(ops.add(ops.multiply(y, self.weight), self.bias), lengths)
-        return self._back(y)
+            y = ops.add(ops.multiply(y, self.weight), self.bias)
+        return self._back(within(y, lengths))
 
 
 def _of_all(x: Value) -> Value:
@@ -167,7 +173,10 @@ class GroupNorm(_OfChannels):
         weight, bias: gain and bias, each of shape (C,), or None.
 
     Shapes: input and output (N, C), (N, C, T) or (N, C, H, W), or with the channels last. In
-    memory a group's numbers have to lie together, so channels that come last are transposed.
+    memory a group's numbers have to lie together, so channels that come last are transposed. Called
+    with ``lengths``, integers of shape (N,), the number of valid steps of each of N sequences, the
+    numbers of a group are those of valid steps alone, and outputs past the ends are 0. (A group of
+    a single number becomes 0.)
 
     Raises OptionError for a number of groups that does not divide the channels, sizes below 1, a
     negative `eps` and unknown `channels`; ShapeError for another number of channels, and for groups
@@ -197,7 +206,9 @@ class GroupNorm(_OfChannels):
         self.weight = Parameter((self.num_features,), 1.0) if affine else None
         self.bias = Parameter((self.num_features,), 0.0) if affine else None
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value, lengths: Value | None = None) -> Value:
+        if lengths is not None:
+            return self._back(self._within(*self._of_sequences(x, lengths)))
         self._check(x)
         last = self.channels == "last" and x.ndim > 2
         first = ops.transpose(x, (0, x.ndim - 1, *range(1, x.ndim - 1))) if last else x
@@ -205,7 +216,8 @@ class GroupNorm(_OfChannels):
         if grouped.shape[-1] < 2:
             raise ShapeError(
                 f"{where(x.graph.scope)}{self!r}: expected at least 2 numbers in a group, got an "
-                f"input of shape {x.shape}; use fewer groups or larger samples"
+                f"input of shape {as_given(x, self.channels)[0]}; use fewer groups or larger "
+                "samples"
             )
         y = ops.reshape(ops.layer_norm(grouped, eps=self.eps), first.shape)
         shape = (-1, *[1] * (x.ndim - 2))
@@ -218,6 +230,31 @@ class GroupNorm(_OfChannels):
             return ops.transpose(y, (0, *range(2, x.ndim), 1))
         self._last(y)  # so that it is known what its axes are
         return y
+
+    def _within(self, x: Value, lengths: Value) -> Value:
+        """The same of sequences (N, T, C) up to their lengths."""
+        _, centred, var = self._moments(x, lengths, self.num_groups)
+        y = ops.divide(centred, ops.sqrt(ops.affine(var, 1.0, self.eps)))
+        if self.weight is not None and self.bias is not None:
+            y = ops.add(ops.multiply(y, self.weight), self.bias)
+        return within(y, lengths)
+
+    def _moments(self, x: Value, lengths: Value, groups: int) -> tuple[Value, Value, Value]:
+        """The means of each sequence's groups, the numbers less these, and the variances: those of
+        each channel, (N, 1, C)."""
+        count = ops.maximum(ops.astype(lengths), 1.0)
+        each = ops.reshape(ops.affine(count, float(x.shape[2] // groups), 0.0), -1, 1, 1)
+
+        def mean_of(values: Value) -> Value:
+            # over steps first, then over channels: padding adds zeros behind, and changes no bit
+            total = ops.reshape(ops.sum(values, axis=1), x.shape[0], groups, -1)
+            total = ops.divide(ops.sum(total, axis=2, keepdims=True), each)
+            whole = ops.expand(total, (x.shape[0], groups, x.shape[2] // groups))
+            return ops.reshape(whole, x.shape[0], 1, -1)
+
+        mean = mean_of(within(x, lengths))
+        centred = within(ops.subtract(x, mean), lengths)
+        return mean, centred, mean_of(ops.square(centred))
 
     def extra(self) -> str:
         return f"{self.num_groups}, {self.num_features}"
@@ -239,9 +276,11 @@ class _InstanceNorm(GroupNorm):
         self.running_mean = Parameter(shape, 0.0, trainable=False) if tracked else None
         self.running_var = Parameter(shape, 1.0, trainable=False) if tracked else None
 
-    def forward(self, x: Value) -> Value:
+    def forward(self, x: Value, lengths: Value | None = None) -> Value:
         if self.running_mean is None or self.running_var is None:
-            return super().forward(x)
+            return super().forward(x, lengths)
+        if lengths is not None:
+            return self._back(self._tracked(*self._of_sequences(x, lengths)))
         self._check(x)
         if not x.graph.training:
             last, running = self._last(x), (self.running_mean, self.running_var)
@@ -257,6 +296,27 @@ class _InstanceNorm(GroupNorm):
             new = ops.affine(ops.mean(now, axis=0), self.momentum, 0.0)
             ops.store_state(ops.add(kept, new), buffer)
         return y
+
+    def _tracked(self, x: Value, lengths: Value) -> Value:
+        """The result for sequences (N, T, C) up to their lengths, with running statistics."""
+        buffers: tuple[Any, Any] = (self.running_mean, self.running_var)
+        if not x.graph.training:
+            y = ops.batch_norm(within(x, lengths), self.weight, self.bias, *buffers, self.eps)
+            return within(y, lengths)
+        mean, _, var = self._moments(ops.detach(x), lengths, self.num_features)
+        steps = ops.reshape(ops.astype(lengths), -1, 1)
+        counts = ops.greater(steps, 1.5)  # the others have no variance
+        several = ops.sum(counts)
+        unbiased = ops.divide(steps, ops.maximum(ops.affine(steps, 1.0, -1.0), 1.0))
+        share = ops.multiply(ops.greater(several, 0.0), self.momentum)
+        for buffer, now in zip(buffers, (mean, var), strict=True):
+            each = ops.reshape(now, x.shape[0], -1)
+            each = each if now is mean else ops.multiply(each, unbiased)
+            total = ops.sum(ops.multiply(each, counts), axis=0)
+            new = ops.multiply(ops.divide(total, ops.maximum(several, 1.0)), share)
+            kept = ops.multiply(ops.as_value(x.graph, buffer), ops.affine(share, -1.0, 1.0))
+            ops.store_state(ops.add(kept, new), buffer)
+        return self._within(x, lengths)
 
     def extra(self) -> str:
         return f"{self.num_features}"
@@ -278,10 +338,13 @@ class InstanceNorm1d(_InstanceNorm):
         weight, bias: gain and bias, shape (C,), or None. running_mean, running_var: buffers of
             shape (C,), or None.
 
-    Shapes: input and output (N, C, T), with ``channels="last"`` (N, T, C).
+    Shapes: input and output (N, C, T), with ``channels="last"`` (N, T, C). Called with ``lengths``,
+    integers of shape (N,), the number of valid steps of each sequence, it normalises these alone,
+    and outputs past the ends are 0. (A single step becomes 0; running averages are of sequences
+    with at least two.)
 
     Raises OptionError for options that do not fit; ShapeError for another number of channels, and
-    for sequences of a single step.
+    for inputs of a single step without lengths.
 
     >>> import numpy as np
     >>> from fastnn import nn

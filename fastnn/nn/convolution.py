@@ -11,7 +11,7 @@ from fastnn.graph.value import Value
 from fastnn.nn import init
 from fastnn.nn.module import Module
 from fastnn.nn.parameter import Parameter
-from fastnn.ops.layout import check_channels, check_padding, each
+from fastnn.ops.layout import as_given, check_channels, check_padding, each
 from fastnn.public import publish
 
 Init = str | float | Callable[..., Any] | None
@@ -63,10 +63,10 @@ class _Convolution(Module):
     def _check(self, x: Value) -> None:
         place = 1 if self.channels == "first" else -1
         if x.ndim == self._rank + 2 and x.shape[place] != self.in_channels:
+            shape, channels, remedy = as_given(x, self.channels)
             raise ShapeError(
                 f"{where(x.graph.scope)}{self!r}: expected {self.in_channels} channels, "
-                f"{self.channels}, got input of shape {x.shape}; change in_channels, or say where "
-                "the channels are by channels='first' or 'last'"
+                f"{channels}, got input of shape {shape}; change in_channels, or {remedy}"
             )
 
     def extra(self) -> str:

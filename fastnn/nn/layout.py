@@ -47,7 +47,12 @@ def laid_out(module: Any, graph: Graph, inputs: tuple[Any, ...], options: dict[s
             )
         return found
 
-    return _each(module.forward(*inputs, **options), last)
+    outer, graph.laid_out = graph.laid_out, type(module).__name__
+    try:
+        outputs = module.forward(*inputs, **options)
+    finally:
+        graph.laid_out = outer
+    return _each(outputs, last)
 
 
 def _first(x: Value) -> Value:

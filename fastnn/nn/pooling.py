@@ -65,13 +65,14 @@ class MaxPool1d(_Pool):
         padding: steps added on both sides, which are never the largest.
         dilation: steps from one element of a window to the next.
         return_indices: whether to return as well which step each is, integers of the same shape
-            (the first one of equal steps); not with lengths.
+            (the first one of equal steps).
         ceil_mode: whether a last window may reach over the end.
         channels: where the channels are, "first" as in PyTorch or "last".
 
     Shapes: input (N, C, T), output (N, C, steps); with ``channels="last"`` (N, T, C) and
-    (N, steps, C). Called with ``lengths``, integers of shape (N,), it returns outputs and their
-    lengths: what is past a sequence's end is never the largest, and windows past it are 0.
+    (N, steps, C). Called with ``lengths``, integers of shape (N,), it returns outputs (and indices)
+    and their lengths: what is past a sequence's end is never the largest, and windows past it are 0
+    (their indices -1).
 
     Raises:
         OptionError: options that do not fit.

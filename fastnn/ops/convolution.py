@@ -14,7 +14,7 @@ from fastnn.graph.op import batched_like
 from fastnn.graph.value import Value
 from fastnn.ops.arithmetic import add
 from fastnn.ops.declare import Operand, floats, need, op
-from fastnn.ops.layout import each, extents_of, from_last, sizes, to_last
+from fastnn.ops.layout import as_given, each, extents_of, from_last, sizes, to_last
 from fastnn.ops.lengths import checked_lengths, windows_of, within
 from fastnn.ops.linear import linear
 from fastnn.ops.operands import as_value, float_value, graph_of
@@ -206,17 +206,18 @@ def _convolved(
 ) -> Any:  # fmt: skip
     graph = graph_of(x)
     label = f"{where(graph.scope)}{name}"
-    x = to_last(float_value(x, name), rank, channels, label)
+    given = float_value(x, name)
+    x = to_last(given, rank, channels, label)
     w = _weight(graph, weight, rank, name)
     b = None if bias is None else as_value(graph, bias)
     group, outputs = w.shape[-2:]
     _check_groups(label, x.shape[-1], outputs, groups)
     _check_bias(label, b, outputs)
     if group * groups != x.shape[-1]:
+        shape, place, remedy = as_given(given, channels)
         raise ShapeError(
             f"{label}: expected {group * groups} input channels, got {x.shape[-1]} (input of shape "
-            f"{x.shape}, channels last); set the channels to {x.shape[-1]}, or say where they are "
-            "by channels='first' or 'last'"
+            f"{shape}, channels {place}); set the channels to {x.shape[-1]}, or {remedy}"
         )
     stride, dilation = each(label, "stride", stride, rank), each(label, "dilation", dilation, rank)
     top, both, out = sizes(label, extents_of(x, label), w.shape[:rank], stride, padding, dilation)

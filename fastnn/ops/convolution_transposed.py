@@ -18,7 +18,7 @@ from fastnn.ops.convolution import (
     _weight,
 )
 from fastnn.ops.declare import Operand
-from fastnn.ops.layout import each, extents_of, from_last, to_last
+from fastnn.ops.layout import as_given, each, extents_of, from_last, to_last
 from fastnn.ops.lengths import checked_lengths, places_of, within
 from fastnn.ops.operands import as_value, float_value, graph_of
 from fastnn.ops.shape import reshape
@@ -31,17 +31,18 @@ def _convolved_back(
 ) -> Any:  # fmt: skip
     graph = graph_of(x)
     label = f"{where(graph.scope)}{name}"
-    x = to_last(float_value(x, name), rank, channels, label)
+    given = float_value(x, name)
+    x = to_last(given, rank, channels, label)
     w = _weight(graph, weight, rank, name)
     group, inputs = w.shape[-2:]
     _check_groups(label, inputs, group * groups, groups)
     b = None if bias is None else as_value(graph, bias)
     _check_bias(label, b, group * groups)
     if inputs != x.shape[-1]:
+        shape, place, remedy = as_given(given, channels)
         raise ShapeError(
             f"{label}: expected {inputs} input channels, got {x.shape[-1]} (input of shape "
-            f"{x.shape}, channels last); set the channels to {x.shape[-1]}, or say where they are "
-            "by channels='first' or 'last'"
+            f"{shape}, channels {place}); set the channels to {x.shape[-1]}, or {remedy}"
         )
     stride, dilation = each(label, "stride", stride, rank), each(label, "dilation", dilation, rank)
     before = each(label, "padding", padding, rank, 0)

@@ -33,6 +33,23 @@ def check_channels(label: str, channels: Any) -> None:
         raise OptionError(f"{label}: expected channels 'first' or 'last', got {channels!r}")
 
 
+def as_given(x: Value, channels: str) -> tuple[Shape, str, str]:
+    """How messages show an input: its shape and where its channels are, as in what the user has
+    given, and how to say where they are otherwise."""
+    model = x.graph.laid_out
+    if not model or channels == "last":
+        return x.shape, channels, "say where the channels are by channels='first' or 'last'"
+    shape = (x.shape[0], *x.shape[2:], x.shape[1]) if x.ndim in (3, 4) else x.shape
+    return (
+        shape,
+        "last",
+        (
+            f"pass inputs whose channels are last, because {model} has channels='last' (without it "
+            "they come first)"
+        ),
+    )
+
+
 def to_last(x: Value, rank: int, channels: str, label: str) -> Value:
     """x with its channels last; ShapeError if it has not `rank` axes beside batch and channels."""
     check_channels(label, channels)
@@ -44,9 +61,10 @@ def check_rank(x: Value, rank: int, channels: str, label: str) -> None:
     """Raise ShapeError unless x has `rank` axes beside batch and channels."""
     if x.ndim != rank + 2:
         axes = "T" if rank == 1 else "H, W"
+        got, channels, _ = as_given(x, channels)
         shape = f"(N, C, {axes})" if channels == "first" else f"(N, {axes}, C)"
         raise ShapeError(
-            f"{label}: expected an input of {rank + 2} dimensions, {shape}, got shape {x.shape}; "
+            f"{label}: expected an input of {rank + 2} dimensions, {shape}, got shape {got}; "
             "reshape it (a single channel is an axis of size 1), or use the layer for "
             f"{3 - rank} dimension{'s'[: 2 - rank]}"
         )

@@ -7,190 +7,32 @@ from typing import Any
 
 import numpy as np
 
-from fastnn.errors import OptionError, check_flags, check_numbers, is_whole, where
-from fastnn.graph.graph import Graph
+from fastnn.errors import OptionError, ShapeError, check_flags, check_numbers, is_whole
 from fastnn.graph.node import Node
 from fastnn.graph.op import lookup
 from fastnn.graph.value import Value
 from fastnn.ops.activation import relu
-from fastnn.ops.arithmetic import divide, maximum, multiply, power
+from fastnn.ops.arithmetic import astype, divide, maximum, multiply, power
 from fastnn.ops.arithmetic import where as chosen
+from fastnn.ops.beam import _ids
 from fastnn.ops.comparison import greater
-from fastnn.ops.declare import Operand, floats, need, op, output
-from fastnn.ops.layout import each, extents_of, from_last, sizes, to_last
-from fastnn.ops.lengths import checked_lengths, valid_steps, windows_of, within
-from fastnn.ops.operands import float_value, graph_of
-from fastnn.ops.shape import reshape
+from fastnn.ops.declare import Operand, need
+from fastnn.ops.layout import from_last
+from fastnn.ops.lengths import within
+from fastnn.ops.windows import Windows, _avg_pool, _max_pool, _max_pool_places
 from fastnn.public import publish
 
-Values = dict[str, Value]
 
-
-# ---------------------------------------------------------------- ops
-
-
-def _max_gradient(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
-    x, y = need(node, "x"), node.outputs["y"]
-    return {"x": graph.apply("max_pool_spread", x=x, best=y, t=douts["y"], **node.attrs)}
-
-
-def _max_tangent(graph: Graph, node: Node, moved: Values) -> Values:
-    x, y = need(node, "x"), node.outputs["y"]
-    return {"y": graph.apply("max_pool_pick", x=x, best=y, t=moved["x"], **node.attrs)}
-
-
-@op(gradient=_max_gradient, tangent=_max_tangent)
-def _max_pool(
-    x: Value, kernel_h: int = 1, kernel_w: int = 1, stride_h: int = 1, stride_w: int = 1,
-    dilation_h: int = 1, dilation_w: int = 1, top: int = 0, left: int = 0, height: int = 1,
-    width: int = 1,
-) -> Value:  # fmt: skip
-    """x (N, H, W, C): the largest element of each window, (N, height, width, C)."""
-    return floats(x.shape[0], height, width, x.shape[3])
-
-
-def _spread_gradient(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
-    x, best = need(node, "x"), need(node, "best")
-    return {"t": graph.apply("max_pool_pick", x=x, best=best, t=douts["y"], **node.attrs)}
-
-
-@op(
-    forward="max_pool_backward", gradient=_spread_gradient, constant=("x", "best"), linear=("t",),
-    placement=lambda node: _as(node, "x"),
-)  # fmt: skip
-def _max_pool_spread(
-    x: Value, best: Value, t: Value, kernel_h: int = 1, kernel_w: int = 1, stride_h: int = 1,
-    stride_w: int = 1, dilation_h: int = 1, dilation_w: int = 1, top: int = 0, left: int = 0,
-    height: int = 1, width: int = 1,
-) -> Value:  # fmt: skip
-    """`t` of each window where x has its first largest element, `best`; else 0."""
-    return floats(*x.shape)
-
-
-def _pick_gradient(graph: Graph, node: Node, douts: Values, needed: set[str]) -> Values:
-    x, best = need(node, "x"), need(node, "best")
-    return {"t": graph.apply("max_pool_spread", x=x, best=best, t=douts["y"], **node.attrs)}
-
-
-@op(
-    forward="max_pool_pick", gradient=_pick_gradient, constant=("x", "best"), linear=("t",),
-    placement=lambda node: _as(node, "x"),
-)  # fmt: skip
-def _max_pool_pick(
-    x: Value, best: Value, t: Value, kernel_h: int = 1, kernel_w: int = 1, stride_h: int = 1,
-    stride_w: int = 1, dilation_h: int = 1, dilation_w: int = 1, top: int = 0, left: int = 0,
-    height: int = 1, width: int = 1,
-) -> Value:  # fmt: skip
-    """What `t` has where x has the first largest element of a window, `best`."""
-    return floats(*best.shape)
-
-
-@op(forward="max_pool_places", constant=("x", "best"), placement=lambda node: _as(node, "x"))
-def _max_pool_places(
-    x: Value, best: Value, kernel_h: int = 1, kernel_w: int = 1, stride_h: int = 1,
-    stride_w: int = 1, dilation_h: int = 1, dilation_w: int = 1, top: int = 0, left: int = 0,
-    height: int = 1, width: int = 1,
-) -> Value:  # fmt: skip
-    """Where in its image, counted row by row, x has the first largest element of a window, `best`:
-    integers."""
-    return output(best.shape, "i")
-
-
-def _as(node: Node, name: str) -> None:
-    node.outputs["y"].batched = need(node, name).batched
-
-
-@op(linear=("x",))
-def _avg_pool(
-    x: Value, kernel_h: int = 1, kernel_w: int = 1, stride_h: int = 1, stride_w: int = 1,
-    top: int = 0, left: int = 0, adaptive: int = 0, padding_counts: int = 1, divisor: int = 0,
-    height: int = 1, width: int = 1,
-) -> Value:  # fmt: skip
-    """x (N, H, W, C): the average of each window, (N, height, width, C)."""
-    return floats(x.shape[0], height, width, x.shape[3])
-
-
-# ---------------------------------------------------------------- windows
-
-
-class _Windows:
-    """The windows of an input with channels last, as (N, H, W, C)."""
-
-    def __init__(
-        self, name: str, rank: int, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any,
-        ceil_mode: bool, channels: str,
-    ):  # fmt: skip
-        graph = graph_of(x)
-        self.label, self.rank, self.channels = f"{where(graph.scope)}{name}", rank, channels
-        self.name = name
-        x = to_last(float_value(x, name), rank, channels, self.label)
-        self.kernel = each(self.label, "kernel_size", kernel, rank)
-        stride = self.kernel if stride is None else stride
-        self.stride = each(self.label, "stride", stride, rank)
-        self.dilation = each(self.label, "dilation", dilation, rank)
-        before = each(self.label, "padding", padding, rank, 0)
-        for p, k, d in zip(before, self.kernel, self.dilation, strict=True):
-            if 2 * p > d * (k - 1) + 1:
-                raise OptionError(
-                    f"{self.label}: expected padding of at most half the kernel, got {p} for a "
-                    f"kernel of {k}; use less padding"
-                )
-        self.before, self.both, self.out = sizes(
-            self.label, extents_of(x, self.label), self.kernel, self.stride, before, self.dilation,
-            ceil_mode=ceil_mode, pools=True,
-        )  # fmt: skip
-        self.x = x
-
-    @property
-    def image(self) -> Value:
-        return self.x if self.rank == 2 else reshape(self.x, self.x.shape[0], 1, *self.x.shape[1:])
-
-    def attributes(self, dilated: bool) -> dict[str, Any]:
-        def two(numbers: tuple[int, ...], other: int) -> tuple[int, ...]:
-            return (other,) * (2 - self.rank) + tuple(numbers)
-
-        named = {"kernel": (self.kernel, 1), "stride": (self.stride, 1)}
-        if dilated:
-            named["dilation"] = (self.dilation, 1)
-        found = {
-            f"{name}_{axis}": n
-            for name, (numbers, other) in named.items()
-            for axis, n in zip("hw", two(numbers, other), strict=True)
-        }
-        found["top"], found["left"] = two(self.before, 0)
-        found["height"], found["width"] = two(self.out, 1)
-        return found
-
-    def result(self, y: Value) -> Value:
-        """The pooled image, with its axes and channels where they are wanted."""
-        return from_last(self.lines(y), self.channels)
-
-    def lines(self, y: Value) -> Value:
-        return y if self.rank == 2 else reshape(y, y.shape[0], *y.shape[2:])
-
-    def checked(self, lengths: Any) -> Any:
-        return checked_lengths(self.x.graph, lengths, self.x.shape[0], self.x.shape[1], self.name)
-
-    def ends(self, lengths: Value) -> Value:
-        span = self.dilation[0] * (self.kernel[0] - 1) + 1
-        return windows_of(lengths, span, self.stride[0], self.both[0])
-
-
-def _rectified(found: _Windows) -> Node | None:
+def _rectified(found: Windows) -> Node | None:
     """The ReLU whose result is pooled, if maxima are fewer: the maximum of what it gives is what it
     gives of the maximum, and so are the gradients."""
     node = found.x.node if any(step > 1 for step in found.stride) else None
     return node if node is not None and node.of is None and node.op is lookup("relu") else None
 
 
-def _max(found: _Windows, lengths: Any, return_indices: bool) -> Any:
+def _max(found: Windows, lengths: Any, return_indices: bool) -> Any:
     check_flags(found.label, return_indices=return_indices)
-    if return_indices:
-        if lengths is not None:
-            raise OptionError(
-                f"{found.label}: expected return_indices=False with lengths, got True; leave out "
-                "one of them"
-            )
+    if return_indices and lengths is None:
         image, options = found.image, found.attributes(True)
         y = _max_pool(image, **options)
         return found.result(y), found.result(_max_pool_places(image, y, **options))
@@ -205,9 +47,18 @@ def _max(found: _Windows, lengths: Any, return_indices: bool) -> Any:
             return found.result(relu(y))
     lengths = found.checked(lengths)
     found.x = within(found.x, lengths, -np.inf)
-    y = _max_pool(found.image, **found.attributes(True))
-    ends = found.ends(lengths)
-    return from_last(within(found.lines(y), ends), found.channels), ends
+    image, options = found.image, found.attributes(True)
+    y, ends = _max_pool(image, **options), found.ends(lengths)
+    pooled = from_last(within(found.lines(y), ends), found.channels)
+    if not return_indices:
+        return pooled, ends
+    if found.x.shape[1] > 1 << np.finfo(found.x.graph.dtype).nmant:
+        raise ShapeError(
+            f"{found.label}: expected at most {1 << np.finfo(found.x.graph.dtype).nmant:,} steps "
+            f"for return_indices with lengths, got {found.x.shape[1]:,}; cut the sequences"
+        )
+    places = astype(found.lines(_max_pool_places(image, y, **options)))
+    return pooled, from_last(_ids(within(places, ends, -1.0)), found.channels), ends
 
 
 def max_pool1d(
@@ -223,15 +74,16 @@ def max_pool1d(
         stride: steps from one window to the next; None: `kernel_size`.
         padding: steps added on both sides, which are never the largest.
         dilation: steps from one element of a window to the next.
-        ceil_mode: whether a last window may reach over the end.
+        ceil_mode: whether a last window may reach over the end (of each sequence, with `lengths`).
         channels: where the channels are, "first" or "last".
         lengths: number of valid steps of each sequence, integers of shape (N,): what is past the
             end is never the largest, and windows past it are 0.
         return_indices: whether to return as well which step each is, integers of the same shape:
-            the first one of equal steps.
+            the first one of equal steps, and -1 for windows past the end.
 
     Returns:
-        Shape (N, C, steps) or (N, steps, C); with `lengths` also how many of them are valid.
+        Shape (N, C, steps) or (N, steps, C); with `return_indices` the steps, and last, with
+        `lengths`, how many windows of each sequence are valid.
 
     Raises:
         ShapeError, OptionError: sizes or options that do not fit.
@@ -239,10 +91,7 @@ def max_pool1d(
     >>> testing.apply(lambda x: ops.max_pool1d(x, 2), [[[1.0, 3.0, 2.0, 0.0]]])
     array([[[3., 2.]]])
     """
-    found = _Windows(
-        "max_pool1d", 1, x, kernel_size, stride, padding, dilation, ceil_mode, channels
-    )
-    _no_ceil(found.label, ceil_mode, lengths)
+    found = Windows("max_pool1d", 1, x, kernel_size, stride, padding, dilation, ceil_mode, channels)
     return _max(found, lengths, return_indices)
 
 
@@ -258,21 +107,11 @@ def max_pool2d(
     array([[[[ 5.,  7.],
              [13., 15.]]]])
     """
-    found = _Windows(
-        "max_pool2d", 2, x, kernel_size, stride, padding, dilation, ceil_mode, channels
-    )
+    found = Windows("max_pool2d", 2, x, kernel_size, stride, padding, dilation, ceil_mode, channels)
     return _max(found, None, return_indices)
 
 
-def _no_ceil(label: str, ceil_mode: bool, lengths: Any) -> None:
-    if ceil_mode and lengths is not None:
-        raise OptionError(
-            f"{label}: expected ceil_mode=False with lengths, got True: a window over a sequence's "
-            "end would depend on its padding; use padding"
-        )
-
-
-def _average(found: _Windows, padding_counts: bool, divisor: int | None, lengths: Any) -> Any:
+def _average(found: Windows, padding_counts: bool, divisor: int | None, lengths: Any) -> Any:
     if divisor is not None and (not is_whole(divisor, 1)):
         raise OptionError(
             f"{found.label}: expected divisor_override to be an integer from 1 on or None, got "
@@ -284,15 +123,17 @@ def _average(found: _Windows, padding_counts: bool, divisor: int | None, lengths
         return found.result(_avg_pool(found.image, **a, **options))
     lengths = found.checked(lengths)
     found.x = within(found.x, lengths)
-    if not padding_counts:
-        options["divisor"] = 1
-    y = found.lines(_avg_pool(found.image, **a, **options))
-    if not padding_counts:
-        mask = valid_steps(lengths, found.x.shape[1])
-        count = _avg_pool(reshape(mask, mask.shape[0], 1, mask.shape[1], 1), **a, **options)
-        y = divide(y, maximum(found.lines(count), 1.0))
-    ends = found.ends(lengths)
+    y, ends = _mean_within(found, lengths, padding_counts), found.ends(lengths)
     return from_last(within(y, ends), found.channels), ends
+
+
+def _mean_within(found: Windows, lengths: Value, padding_counts: bool = True) -> Value:
+    """The averages of windows of x, which is 0 past the sequences' ends."""
+    a = found.attributes(False)
+    if padding_counts and not found.ceil_mode:  # all windows have as many elements
+        return found.lines(_avg_pool(found.image, **a))
+    total = found.lines(_avg_pool(found.image, **a, divisor=1))
+    return divide(total, maximum(found.counts(lengths, padding_counts), 1.0))
 
 
 def avg_pool1d(
@@ -317,8 +158,7 @@ def avg_pool1d(
     >>> testing.apply(lambda x: ops.avg_pool1d(x, 2), [[[1.0, 3.0, 2.0, 0.0]]])
     array([[[2., 1.]]])
     """
-    found = _Windows("avg_pool1d", 1, x, kernel_size, stride, padding, 1, ceil_mode, channels)
-    _no_ceil(found.label, ceil_mode, lengths)
+    found = Windows("avg_pool1d", 1, x, kernel_size, stride, padding, 1, ceil_mode, channels)
     return _average(found, count_include_pad, None, lengths)
 
 
@@ -337,12 +177,12 @@ def avg_pool2d(
     array([[[[ 2.5,  4.5],
              [10.5, 12.5]]]])
     """
-    found = _Windows("avg_pool2d", 2, x, kernel_size, stride, padding, 1, ceil_mode, channels)
+    found = Windows("avg_pool2d", 2, x, kernel_size, stride, padding, 1, ceil_mode, channels)
     result: Value = _average(found, count_include_pad, divisor_override, None)
     return result
 
 
-def _norm(found: _Windows, norm_type: float, lengths: Any = None) -> Any:
+def _norm(found: Windows, norm_type: float, lengths: Any = None) -> Any:
     check_numbers(found.label, norm_type=norm_type)
     if not norm_type > 0:
         raise OptionError(f"{found.label}: expected norm_type above 0, got {norm_type!r}")
@@ -351,14 +191,17 @@ def _norm(found: _Windows, norm_type: float, lengths: Any = None) -> Any:
     else:  # a power has a slope at 1, whatever the exponent
         lengths = found.checked(lengths)
         found.x = within(power(within(found.x, lengths, 1.0), float(norm_type)), lengths)
-    mean = _avg_pool(found.image, **found.attributes(False))
+    if lengths is None:
+        mean = _avg_pool(found.image, **found.attributes(False))
+    else:
+        mean = _mean_within(found, lengths)
     total = multiply(mean, float(np.prod(found.kernel)))
     some = greater(total, 0.0)  # where the sum is 0 the root has no slope
     y = multiply(power(chosen(some, total, 1.0), 1.0 / norm_type), some)
     if lengths is None:
         return found.result(y)
     ends = found.ends(lengths)
-    return from_last(within(found.lines(y), ends), found.channels), ends
+    return from_last(within(y, ends), found.channels), ends
 
 
 def lp_pool1d(
@@ -374,8 +217,7 @@ def lp_pool1d(
     >>> testing.apply(lambda x: ops.lp_pool1d(x, 2, 2), [[[3.0, 4.0, 6.0, 8.0]]])
     array([[[ 5., 10.]]])
     """
-    found = _Windows("lp_pool1d", 1, x, kernel_size, stride, 0, 1, ceil_mode, channels)
-    _no_ceil(found.label, ceil_mode, lengths)
+    found = Windows("lp_pool1d", 1, x, kernel_size, stride, 0, 1, ceil_mode, channels)
     return _norm(found, norm_type, lengths)
 
 
@@ -391,7 +233,7 @@ def lp_pool2d(
     array([[[[ 5., 10.]]]])
     """
     args = 2, x, kernel_size, stride, 0, 1, ceil_mode, channels
-    result: Value = _norm(_Windows("lp_pool2d", *args), norm_type)
+    result: Value = _norm(Windows("lp_pool2d", *args), norm_type)
     return result
 
 

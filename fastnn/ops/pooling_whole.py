@@ -16,8 +16,8 @@ from fastnn.ops.declare import Operand, floats, op
 from fastnn.ops.layout import extents_of, from_last, shares, to_last
 from fastnn.ops.lengths import checked_lengths, valid_steps, within
 from fastnn.ops.operands import float_value, graph_of
-from fastnn.ops.pooling import _avg_pool, _max_pool
 from fastnn.ops.shape import reshape
+from fastnn.ops.windows import _avg_pool, _max_pool
 from fastnn.public import publish
 
 

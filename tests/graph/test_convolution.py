@@ -318,10 +318,6 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[FastnnError], str]] = {
         lambda: nn.MaxPool2d(5).predict(image(2, 1, 4, 9)), ShapeError,
         "covers 5 places, more than the 4 .*; use more padding, a smaller kernel or longer input",
     ),
-    "a window over a sequence's end": (
-        lambda: nn.MaxPool1d(2, ceil_mode=True).predict(image(2, 1, 8), np.array([3, 8])),
-        OptionError, "expected ceil_mode=False with lengths",
-    ),
     "norm": (lambda: nn.LPPool1d(0, 2), OptionError, "expected norm_type above 0, got 0"),
     "two sizes": (lambda: nn.Upsample(3, 2), OptionError, "expected either size or scale_factor"),
     "mode": (lambda: nn.Upsample(3, mode="cubic"), OptionError, "expected mode 'nearest'"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastnn import nn, ops
-from fastnn.errors import OptionError, ShapeError
+from fastnn.errors import ShapeError
 from fastnn.testing import gradcheck
 from tests.convolved import results
 from tests.graph.test_second_gradients import first
@@ -34,6 +34,10 @@ def norms(p: float, kernel: int, stride: int) -> Function:
     return lambda x, w, **n: ops.lp_pool1d(x + w[0, 0, 0], p, kernel, stride, channels="last", **n)
 
 
+def averages(*options: int, **more: Any) -> Function:
+    return lambda x, w, **n: ops.avg_pool1d(x + w[0, 0, 0], *options, **more, channels="last", **n)
+
+
 def shared(windows: int) -> Function:
     return lambda x, w, **n: ops.adaptive_avg_pool1d(x + w[0, 0, 0], windows, channels="last", **n)
 
@@ -46,6 +50,7 @@ FUNCTIONS: dict[str, Function] = {
     "transposed, cut": transposed(stride=1, padding=2),
     "norms": norms(2.0, 3, 2),
     "norms of small powers": norms(0.5, 2, 1),
+    "averages over the end": averages(4, 3, 1, ceil_mode=True),
     "few windows": shared(3),
     "more windows than steps": shared(8),
     "nearest by factor": enlarged(scale_factor=1.7),
@@ -177,5 +182,6 @@ def test_what_is_refused() -> None:
     x = np.zeros((2, 3, 4, 4), np.float32)
     with pytest.raises(ShapeError, match="upsample: expected a sequence of 3 dimensions with len"):
         nn.Upsample(8).predict(x, np.array([4, 4]))
-    with pytest.raises(OptionError, match="lp_pool1d: expected ceil_mode=False with lengths"):
-        nn.LPPool1d(2, 2, ceil_mode=True).predict(x[0], np.array([4, 4, 4]))
+    for layer in (nn.GroupNorm(1, 3), nn.InstanceNorm2d(3)):
+        with pytest.raises(ShapeError, match=r"expected sequences, of shape \(N, 3, T\), with len"):
+            layer.predict(x, np.array([4, 4]))

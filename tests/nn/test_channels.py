@@ -11,6 +11,7 @@ import fastnn as fnn
 from fastnn import nn, testing
 from fastnn.errors import OptionError, ShapeError
 from fastnn.testing.null import null_device
+from tests.convolved import results
 
 RNG = np.random.default_rng(4)
 SHAPES = {0: (6, 4), 1: (5, 4, 7), 2: (3, 4, 5, 2)}
@@ -176,3 +177,89 @@ def test_batch_norm_of_sequences_by_running_statistics() -> None:
     np.testing.assert_array_equal(layer.predict(x, lengths), np.where(beyond, 0.0, plain))
     with pytest.raises(ShapeError, match="expected sequences"):
         layer.predict(np.zeros((3, 2), np.float32), lengths)
+
+
+def back(x: np.ndarray, channels: str) -> np.ndarray:
+    return x if channels == "first" else np.moveaxis(x, -1, 1)
+
+
+@pytest.mark.parametrize("groups", [0, 1, 2])
+def test_norms_of_each_sequence_are_as_alone(groups: int) -> None:
+    """Values and gradients beside PyTorch's of each sequence (0 groups: of each channel), whatever
+    lies past the ends; the same bits however far sequences are padded, alone and in a batch."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed (pip install torch)")
+    lengths = np.array([7, 0, 12, 1, 3])
+    for channels, dtype in (("first", "float32"), ("last", "float64")):
+        rng = np.random.default_rng(groups)
+        x, dy = (rng.normal(size=(5, 6, 12)).astype(dtype) for _ in range(2))
+        options: dict[str, Any] = {"affine": False, "channels": channels}
+        layer = nn.GroupNorm(groups, 6, **options) if groups else nn.InstanceNorm1d(6, **options)
+
+        def of(rows: slice, more: int, layer: Any = layer, x: Any = x, dy: Any = dy) -> list[Any]:
+            given, seed = (
+                np.pad(a[rows], ((0, 0), (0, 0), (0, more)), constant_values=np.nan)
+                for a in (x, dy)
+            )
+            for k, n in enumerate(lengths[rows]):
+                given[k, :, n:] = seed[k, :, n:] = np.nan
+            found = results(
+                lambda v: layer(v, lengths=lengths[rows]), moved(given, layer.channels),
+                seed=moved(seed, layer.channels),
+            )  # fmt: skip
+            return [back(a, layer.channels) for a in found]
+
+        whole, near = of(slice(5), 0), {"rtol": 1e-4, "atol": 3e-6}
+        if dtype == "float64":
+            near = {"rtol": 1e-10, "atol": 1e-12}
+        for k, n in enumerate(lengths):
+            one, longer = of(slice(k, k + 1), 0), of(slice(k, k + 1), 5)
+            tensor = torch.tensor(x[k : k + 1, :, :n], requires_grad=True)
+            wanted = torch.zeros_like(tensor)
+            if n * (6 // groups if groups else 1) > 1:  # PyTorch refuses a single number
+                norm = torch.nn.functional.group_norm
+                wanted = norm(tensor, groups or 6)
+                (wanted * torch.tensor(dy[k : k + 1, :, :n])).sum().backward()
+            for a, b, c in zip(whole, one, longer, strict=True):
+                np.testing.assert_array_equal(a[k], b[0])
+                np.testing.assert_array_equal(c[0, :, :12], b[0])
+                assert not c[0, :, n:].any()
+            np.testing.assert_allclose(one[0][0, :, :n], wanted[0].detach(), **near)
+            if tensor.grad is not None:
+                np.testing.assert_allclose(one[1][0, :, :n], tensor.grad[0], **near)
+            else:
+                assert not one[1].any()
+
+
+class _Tracked(nn.Module):
+    def __init__(self, channels: str) -> None:
+        self.norm = nn.InstanceNorm1d(2, 1e-5, 0.3, True, True, channels)
+
+    def forward(self, x: Any, lengths: Any) -> Any:
+        return self.norm(x, lengths)
+
+
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_running_statistics_of_sequences(channels: str) -> None:
+    """Those of PyTorch over sequences of one length; shorter ones count as often as others, those
+    without a variance not at all."""
+    rng, layer = np.random.default_rng(5), _Tracked(channels)
+    layer.norm.weight.value, layer.norm.bias.value = [2.0, 3.0], [0.5, -1.0]
+    x = rng.normal(size=(4, 2, 6)).astype(np.float32)
+    lengths = np.array([6, 4, 1, 0])
+    beyond = np.broadcast_to(np.arange(6) >= lengths[:, None, None], x.shape)
+    given = np.where(beyond, np.nan, x)
+    step = fnn.compile(layer, lambda y, w: fnn.ops.sum(y * w), "sgd")
+    step.learning_rate = 0.0
+    step((moved(given, channels), lengths), moved(np.where(beyond, 0, x), channels))
+    parts = [x[0], x[1, :, :4]]
+    mean = 0.3 * np.mean([a.mean(1) for a in parts], 0)
+    var = 0.7 + 0.3 * np.mean([a.var(1, ddof=1) for a in parts], 0)
+    np.testing.assert_allclose(layer.norm.running_mean.value, mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(layer.norm.running_var.value, var, rtol=1e-5)
+    rest = moved(given[2:], channels), lengths[2:]
+    step(rest, moved(np.zeros_like(x[2:]), channels))  # nothing to learn from
+    np.testing.assert_allclose(layer.norm.running_mean.value, mean, rtol=1e-5, atol=1e-6)
+    y = back(layer.predict(moved(given, channels), lengths), channels)
+    scale = np.array([2.0, 3.0]) / np.sqrt(var + 1e-5)
+    wanted = (x - mean[:, None]) * scale[:, None] + np.array([[0.5], [-1.0]])
+    np.testing.assert_allclose(y, np.where(beyond, 0.0, wanted), rtol=1e-4, atol=1e-5)

@@ -84,6 +84,69 @@ def test_random_shapes(kind: str, number: int) -> None:
         compared(got, [values, *(t.grad for t in tensors)], dtype)
 
 
+def pooled_alone(pool: Any, x: Any, *options: Any, **more: Any) -> list[Any]:
+    """PyTorch's results for one sequence; none where it is too short for a window."""
+    try:
+        found = pool(x, *options, **more) if x.shape[2] else ()
+    except RuntimeError:
+        return []
+    return list(found) if isinstance(found, tuple) else [found]
+
+
+@pytest.mark.parametrize("kind", ["max_pool1d", "avg_pool1d", "lp_pool1d"])
+def test_windows_over_the_ends(kind: str) -> None:
+    """Maxima with their places, averages and norms, of sequences of any length."""
+    lengths, pool = np.array([0, 1, 2, 3, 5, 8, 12]), getattr(torch.nn.functional, kind)
+    for part in range(8):
+        rng = np.random.default_rng([part, len(kind)])
+        channels, dtype = ("first", "last")[part % 2], ("float32", "float64")[part // 2 % 2]
+        kernel, stride = (int(n) for n in rng.integers(1, 5, 2))
+        options: dict[str, Any] = {"ceil_mode": part % 4 < 3}
+        if kind != "lp_pool1d":
+            options["padding"] = int(rng.integers(kernel // 2 + 1))
+        if kind == "avg_pool1d":
+            options["count_include_pad"] = bool(rng.integers(2))
+        more = {"return_indices": True} if kind == "max_pool1d" else {}
+        first = (3.0,) if kind == "lp_pool1d" else ()
+        x = rng.integers(1 if kind == "lp_pool1d" else -3, 4, (7, 9, 12)).astype(dtype)
+        tensor = torch.tensor(x, requires_grad=True)
+        wanted = [
+            pooled_alone(pool, tensor[k : k + 1, :, :n], *first, kernel, stride, **options, **more)
+            for k, n in enumerate(lengths)
+        ]
+        for k, n in enumerate(lengths):
+            x[k, :, n:] = np.nan
+
+        def ours(v: Any, n: Any = lengths, **o: Any) -> Any:
+            return getattr(ops, kind)(v, *first, kernel, stride, **o, lengths=n)  # noqa: B023
+
+        class Model(fnn.nn.Module):
+            def forward(self, x: Any, n: Any, o: Any = options, ch: str = channels) -> Any:
+                return ours(x, n, **o, **more, channels=ch)  # noqa: B023
+
+        y, *places, ends = Model().to(dtype).predict(moved(x, channels), lengths)
+        np.testing.assert_array_equal(ends, [t[0].shape[2] if t else 0 for t in wanted])
+        dy = rng.normal(size=back(y, channels).shape).astype(dtype)
+        _, dx = results(
+            lambda v, o=options, ch=channels: ours(v, **o, channels=ch)[0],
+            moved(x, channels), seed=moved(dy, channels),
+        )  # fmt: skip
+        near = {"rtol": 2e-5 if dtype == "float32" else 1e-11, "atol": 1e-5}
+        for k, found in enumerate(wanted):
+            got = back(y, channels)[k]
+            assert not got[:, ends[k] :].any()
+            if found:
+                np.testing.assert_allclose(got[:, : ends[k]], found[0][0].detach(), **near)
+                (found[0] * torch.tensor(dy[k : k + 1, :, : ends[k]])).sum().backward()
+            if places:
+                at = back(places[0], channels)[k]
+                assert at.dtype == np.int64
+                assert (at[:, ends[k] :] == -1).all()
+                if found:
+                    np.testing.assert_array_equal(at[:, : ends[k]], found[1][0])
+        np.testing.assert_allclose(back(dx, channels), tensor.grad, **near)
+
+
 @pytest.mark.parametrize("rank", [1, 2])
 def test_places_of_maxima(rank: int) -> None:
     """Of equal elements the first; none in the padding."""
