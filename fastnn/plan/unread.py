@@ -31,7 +31,10 @@ def without_unread(
 
 
 def _writes_only(call: Call, unread: set[Value]) -> bool:
-    return all(p.mode == "out" and v.root in unread for _, p, v in call.arrays() if p.writes)
+    """Whether a call writes some of these, and nothing else. (One that writes nothing is made for
+    something else: it checks numbers, say.)"""
+    written = [p.mode == "out" and v.root in unread for _, p, v in call.arrays() if p.writes]
+    return bool(written) and all(written)
 
 
 def of_use(calls: list[Call], kept: Iterable[Value]) -> list[Call]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.graph.graph import Graph
+from fastnn.kernels.declare import kernel_of
+from fastnn.kernels.matmul.cpu import choose_linear
 from fastnn.ops.declare import apply_effect
 from fastnn.plan import products
 from fastnn.plan.lower import Lowering
+from fastnn.plan.sparse import ROWS
 from fastnn.pretrain import RBM
 from fastnn.testing.null import null_device
 
@@ -104,3 +108,13 @@ def test_trainings_keep_their_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(products, "sparse", lambda *given: None)
     for name, array in trained(kind, 1).items():
         assert all(np.array_equal(array, parameters[name]) for parameters in several), name
+
+
+def test_products_by_columns_have_too_few_rows_to_leave_zeros_out() -> None:
+    """So splitting a product by columns costs none of the products that leave zeros out."""
+    sizes = (256, 512, 784, 1024, 2048, 4096)
+    for itemsize in (4, 8):
+        for rows in (1, 2, 7, 8, 27, 32, 63, 64, 65, 128, 256):
+            for inputs, columns in itertools.product(sizes, sizes):
+                found = choose_linear(rows, inputs, columns, itemsize, workers=2).forward
+                assert kernel_of(found).traits.sparse_as or rows < ROWS

@@ -162,6 +162,7 @@ class Loop:
         number: int,
     ):  # fmt: skip
         self.gpu, self.items, self.bodies, self.number = gpu, items, bodies, number
+        self._own: Body | None = None  # the body, if no other program had it before
 
     @cached
     def _launches(self) -> list[tuple[Any, Steps]]:
@@ -169,22 +170,28 @@ class Loop:
 
     @property
     def nodes(self) -> int:
-        """How many launches its graphs have, at most."""
+        """How many launches its graphs have, at most; 0 where they are another program's."""
         count = len(self._launches)
-        return count * (2 * times_of(count) - 1) if count else 0
+        if not count or self.bodies.get(self._table[1], self._own) is not self._own:
+            return 0
+        return count * (2 * times_of(count) - 1)
+
+    @cached
+    def _table(self) -> tuple[Table, Any]:
+        """The arguments of its launches, and what bodies that these can share have in common."""
+        own = self._launches
+        table = table_of(own, times_of(len(own)))
+        alike = tuple((launch.variant, launch.how) for launch, _ in own)
+        return table, (self.number, alike, table.moves[:, 0].tobytes())
 
     @cached
     def _ready(self) -> tuple[Body, Piece]:
         """The body, and the words that this program has it take."""
-        own = self._launches
-        times = times_of(len(own))
-        table = table_of(own, times)
-        alike = tuple((launch.variant, launch.how) for launch, _ in own)
-        key = self.number, alike, table.moves[:, 0].tobytes()
+        own, (table, key) = self._launches, self._table
         body = self.bodies.get(key)
         if body is None:
-            body = Body(self.gpu, [launch for launch, _ in own], table, times)
-            self.bodies[key] = body
+            body = Body(self.gpu, [launch for launch, _ in own], table, times_of(len(own)))
+            self.bodies[key] = self._own = body
         content = np.concatenate(
             [np.zeros(HEAD // WORD, np.int64), table.words, table.moves.ravel()]
         )
