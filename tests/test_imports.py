@@ -21,7 +21,7 @@ from fastnn.kernels.declare import Kernel
 #: from the bottom to the top; a folder imports from those before it. Names in one line stand side
 #: by side and know nothing of each other.
 ORDER: list[str] = [
-    "errors _version public cached",
+    "errors _version public cached weak",
     "files interrupts spellings",
     "kernels",
     "graph optim",

@@ -37,6 +37,8 @@ PAUSE = 0.0002
 
 P = ParamSpec("P")
 R = TypeVar("R")
+#: owner of turns that are taken again and again
+AGAIN = object()
 #: where nobody's turns are
 _NOWHERE: dict[Access, None] = {}
 
@@ -79,7 +81,7 @@ class Access:
 
     def end(self) -> None:
         self._among.pop(self, None)
-        self.frame = None  # which holds this turn
+        self.frame = self.between = None  # which hold this turn
 
 
 class AccessControl:
@@ -120,6 +122,8 @@ class AccessControl:
             for reader in list(self._reading):
                 while reader.thread != turn.thread and reader in self._reading and reader.held():
                     time.sleep(PAUSE)
+                if reader.owner is not AGAIN and not reader.held():
+                    reader.end()  # its call could not: an exception came in that moment
         except BaseException:
             turn.end()
             raise
@@ -180,7 +184,7 @@ class AccessControl:
             time.sleep(PAUSE)
 
     def read_again(self, turn: Access) -> None:
-        """`read` by a turn of the caller's that has ended: it takes less time than a new one."""
+        """`read` by a turn (of owner `AGAIN`) that has ended: it takes less time than a new one."""
         turn.thread, turn.frame, turn._among = get_ident(), sys._getframe(1), self._reading
         self._reading[turn] = None
         if self._training or self._runs:
@@ -196,9 +200,12 @@ class AccessControl:
             self.synchronize()
         if self._training:
             turn = Access(what, sys._getframe())
-            while (other := self._changing(turn)) is not None:
-                refuse_long(what, other)
-                time.sleep(PAUSE)
+            try:
+                while (other := self._changing(turn)) is not None:
+                    refuse_long(what, other)
+                    time.sleep(PAUSE)
+            finally:
+                turn.end()
 
     def _changing(self, turn: Access) -> Access | None:
         """Another thread's turn to train that one to read has to wait for; not where this thread is

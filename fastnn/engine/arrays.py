@@ -79,6 +79,10 @@ class Arrays:
         """The same arrays, understood otherwise."""
         return self if specs is self.specs else Arrays(self.arrays, specs, self.names)
 
+    def described(self) -> Arrays:
+        """The same without the arrays."""
+        return Arrays([], self.specs, self.names)
+
     def write(self, bound: Bound) -> None:
         """Write them into the inputs of a program that the host feeds."""
         for name, array in zip(self.names, self.arrays, strict=True):

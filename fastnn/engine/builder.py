@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -84,7 +85,8 @@ class Builder:
         self.graph = Graph(batch, training, store.dtype)
         self.lowered = Lowering(self.graph, device, precision, devices.block_limits(device))
         if fixed:
-            self.lowered.contents = self._contents
+            this = weakref.proxy(self)
+            self.lowered.contents = lambda value: this._contents(value)
         self.arrays = model.named_arrays()
         self.graph.owned = frozenset(self.arrays.values())
         self._scaling: Scaling | None = None
@@ -93,6 +95,10 @@ class Builder:
         self.tree: Any = None  # what forward returned
         self.keys: dict[Value, str] = {}  # names of inputs and targets that came as dicts
         self.output_values: tuple[Value, ...] = ()
+
+    def __del__(self) -> None:
+        if "graph" in self.__dict__:  # not where an exception came before
+            self.graph.release()
 
     def _contents(self, value: Value) -> Any:
         """What a parameter holds; a buffer may change in any call."""

@@ -77,6 +77,7 @@ class Feeding:
         if self._stream is not None:
             self.session.synchronize()
             access_to(self.session.store).ended(self._call)
+        self._call.end()  # which has the frame of the call, and that this object
 
     @property
     def _reason(self) -> int:

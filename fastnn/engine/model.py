@@ -138,7 +138,10 @@ def resolved(model: Model, specs: tuple[Spec, ...]) -> tuple[Spec, ...]:
         graph = Graph(fixed_batch(model) or PROBE, dtype="float64")  # which holds every constant
         inputs = [graph.input(f"x{k}", s.shape, s.dtype) for k, s in enumerate(found)]
         keys = {value: s.key for s, value in zip(found, inputs, strict=True) if s.key}
-        apply_to(model, graph, keys, inputs)
+        try:
+            apply_to(model, graph, keys, inputs)
+        finally:
+            graph.release()
 
     return first_fit(specs, "fi", traced)
 

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections import deque
 from typing import Any
 
 import numpy as np
 
-from fastnn.engine.access import Access, access_to, building
+from fastnn.engine.access import AGAIN, Access, access_to, building
 from fastnn.engine.arrays import Arrays, as_arrays
 from fastnn.engine.builder import Builder, follows_size
 from fastnn.engine.model import PROBE, Model, fixed_batch, resolved
+from fastnn.engine.outputs import (
+    FIRST,
+    MIXED,
+    in_work,
+    join_of,
+    put_part,
+    result_rows,
+    scattered,
+    structure_of,
+    whole_shape,
+)
 from fastnn.engine.precision import check_precision
 from fastnn.engine.ready import Forward, Ready
 from fastnn.engine.session import CarriedStates, Session, segments_for
 from fastnn.engine.specs import Spec
 from fastnn.errors import OptionError, is_whole
-from fastnn.graph.graph import Graph
 from fastnn.graph.tree import leaves, rebuild
-from fastnn.graph.value import Value
-from fastnn.kernels import control_block, types
-from fastnn.ops.feeding import own_copy, scatter
+from fastnn.kernels import control_block
 from fastnn.plan.samples import Samples
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
 
-#: how a batch's output becomes part of the whole: along its first or second dimension; it is the
-#: same for every batch; it can't be had from batches
-FIRST, SECOND, SAME, MIXED = "first", "second", "same", "mixed"
+#: a predictor's attributes
+_ALL = (
+    "_access", "_bound", "_forwards", "_given", "_idle", "_joins", "_latest", "_others",
+    "_parameters", "_plans", "_readers", "_resolved", "_stateful", "_turn", "device", "precision",
+    "session", "store",
+)  # fmt: skip
 
 
 class Predictor:
@@ -44,44 +56,76 @@ class Predictor:
     whatever the batch size.
 
     Args:
-        model: the model.
+        model: the model; or a weak reference, where the model keeps the predictor (see `of`).
         workers: number of workers, or "auto".
         fixed: whether the model's parameters change between calls only if `renew` is called before
             the next one. Then weights that are read in 16 bits are rounded once, not in each call.
     """
 
-    def __init__(self, model: Model, workers: int | str = "auto", fixed: bool = False):
+    def __init__(
+        self, model: Model | weakref.ref[Any], workers: int | str = "auto", fixed: bool = False
+    ):
         from fastnn.engine.plans import Plans  # brings the planner
 
-        self.model, self.store = model, model.store()
+        self._given = model
+        self._keeps: Model | None = None
+        self.store = self.model.store()
         self.session = Session(self.store, (), 1, workers, self.store.device)
         self.device = self.session.device
         self._forwards: Kept[Forward] = Kept()
         self._bound: Kept[Ready] = Kept()
         self._joins: dict[tuple[Spec, ...], tuple[str, ...]] = {}
         #: whether one call changes what the next one gives
-        self._stateful = fixed_batch(model) is not None
+        self._stateful = fixed_batch(self.model) is not None
         #: what `_again` has found last, and for which key
-        self._latest: tuple[Any, Ready | None] = (None, None)
+        self._latest: list[Any] = [None, None]
         self._readers = access_to(self.store)
-        self._turn = Access("predict", sys._getframe())
+        self._turn = Access("predict", sys._getframe(), owner=AGAIN)
         self._turn.end()
-        self._idle = deque([self])  # those that no thread is using
+        #: those that no thread is using; None: this one
+        self._idle: deque[Predictor | None] = deque([None])
+        #: those with memory of their own, for other threads
+        self._others: weakref.WeakSet[Predictor] = weakref.WeakSet()
+        if self._stateful:
+            access_to(self)  # made now: what `of` returns has the same
         self.precision = "highest"  # of the call that is going on
         self._resolved: dict[tuple[Spec, ...], tuple[Spec, ...]] = {}
         self._plans = Plans()
         #: the parameters that programs were made with, where they stay as they are
         self._parameters = self.store.memory["params"].copy() if fixed else None
 
+    @property
+    def model(self) -> Model:
+        """The model."""
+        given: Any = self._given
+        found: Model | None = given() if isinstance(given, weakref.ref) else given
+        assert found is not None  # who predicts has it
+        return found
+
+    def of(self, model: Model) -> Predictor:
+        """The same for somebody to keep: it keeps the model alive."""
+        found = Predictor.__new__(Predictor)
+        for name in _ALL:  # not by `vars`, whose objects have slower attributes ever after
+            if hasattr(self, name):
+                setattr(found, name, getattr(self, name))
+        found._keeps = model
+        return found
+
     def renew(self) -> None:
         """Take the parameters as they are now, where they were to stay as they are."""
         now = self.store.memory["params"]
-        if self._parameters is not None and not np.array_equal(self._parameters, now):
+        if self._parameters is None or np.array_equal(self._parameters, now):
+            return
+        turn = access_to(self.store).train(Access("renewing a predictor", sys._getframe()))
+        try:  # no thread is predicting
             self._parameters[:] = now
-            for kept in (self._forwards, self._bound):
-                kept.clear()
+            self._forwards.clear()
             self._plans.clear()
-            self._latest = (None, None)
+            for worker in (self, *self._others):
+                worker._bound.clear()
+                worker._latest[:] = None, None
+        finally:
+            turn.end()
 
     def __call__(
         self, *inputs: Any, batch_size: int = 256, on_device: bool = False,
@@ -99,9 +143,10 @@ class Predictor:
         if self._stateful and not in_turn:
             return self._one_by_one(inputs, batch_size, on_device, precision)
         try:
-            worker = self._idle.pop()
+            idle = self._idle.pop()
+            worker = self if idle is None else idle
         except IndexError:  # other threads are predicting
-            worker = self._another()
+            idle = worker = self._another()
         turn = worker._turn
         try:
             self._readers.read_again(turn)
@@ -111,8 +156,10 @@ class Predictor:
                 return ready.again(inputs)
             return worker.outputs(inputs, batch_size, on_device)
         finally:
-            turn.end()
-            self._idle.append(worker)
+            try:
+                turn.end()
+            finally:  # whatever comes in that moment: its next call takes the turn again
+                self._idle.append(idle)
 
     def _one_by_one(
         self, inputs: tuple[Any, ...], batch_size: int, on_device: bool, precision: str
@@ -131,9 +178,10 @@ class Predictor:
     def _another(self) -> Predictor:
         """Another one with memory of its own, for another thread."""
         with building:
-            other = Predictor(self.model, self.session.workers, self._parameters is not None)
-        other._forwards, other._joins, other._idle = self._forwards, self._joins, self._idle
-        other._plans = self._plans
+            other = Predictor(self._given, self.session.workers, self._parameters is not None)
+        other._forwards, other._joins, other._plans = self._forwards, self._joins, self._plans
+        other._parameters = self._parameters
+        self._others.add(other)
         return other
 
     def outputs(self, inputs: tuple[Any, ...], batch_size: int, on_device: bool) -> Any:
@@ -185,14 +233,14 @@ class Predictor:
                     self._parameters is not None,
                 )
                 for k, output in enumerate(builder.outputs(builder.inputs("x", parts[0]))):
-                    own = _own(builder.graph, output)
+                    own = in_work(builder.graph, output)
                     builder.places[f"output{k}"] = own
                     if feed == "gather":
-                        _scatter(builder.graph, k, own)
+                        scattered(builder.graph, k, own)
                 return builder
 
             (tree, dtypes), built = self._plans.build(
-                f"{feed} {self.precision}", make, batch, (specs,), note=_structure
+                f"{feed} {self.precision}", make, batch, (specs,), note=structure_of
             )
             self._forwards[key] = Forward(built, tree, dtypes)
         return self._forwards[key]
@@ -205,7 +253,7 @@ class Predictor:
             inputs = builder.inputs("x", specs)
             outputs = builder.outputs(inputs)
             samples = Samples(builder.lowered, inputs)
-            kinds = [_join(samples, output) for output in outputs]
+            kinds = [join_of(samples, output) for output in outputs]
             followed = follows_size(
                 builder, lambda size: self._traced("predict", size, (specs,)), self._stateful
             )
@@ -233,11 +281,11 @@ class Predictor:
                     break
                 if begin == 0:
                     results = [
-                        np.empty(_whole(array.shape, join, batch, len(x)), array.dtype)
+                        np.empty(whole_shape(array.shape, join, batch, len(x)), array.dtype)
                         for array, join in zip(found, joins, strict=True)
                     ]
                 for result, array, join in zip(results, found, joins, strict=True):
-                    _put(result, array, join, begin, count, len(x))
+                    put_part(result, array, join, begin, count, len(x))
         return rebuild(tree, results)
 
     def _traced(self, kind: str, batch: int, specs: Any) -> Builder:
@@ -269,7 +317,7 @@ class Predictor:
             found: Ready | None = self._latest[1]
         else:
             found = self._bound.get(key)
-            self._latest = key, found
+            self._latest[:] = key, found
         return found if found is not None and found.samples <= batch_size else None
 
     def _same(self, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -286,7 +334,7 @@ class Predictor:
         key = self._same(inputs)
         if key is not None:
             self._bound[key] = ready
-            self._latest = key, ready
+            self._latest[:] = key, ready
 
     def _in_pieces(self, x: Arrays, batch: int) -> Any:
         """Outputs on a GPU: of a part at a time, where its memory does not hold the whole."""
@@ -315,85 +363,29 @@ class Predictor:
         session, samples = self.session, len(x)
         left = samples % batch
         rest = self.forward(x.specs, left, "gather") if left else None
-        for name, source in x.sources().items():
-            session.set(name, source)
-        session.set("order", np.arange(samples, dtype=np.int64))
         results: list[Any] = []
-        shapes = [_whole(s, FIRST, batch, samples) for s in forward.shapes]
-        for k, (shape, dtype) in enumerate(zip(shapes, forward.dtypes, strict=True)):
-            rows = samples if _rows(forward.shapes[k], batch) == batch else 1
-            results.append(np.zeros((rows, int(np.prod(shape, dtype=np.int64)) // rows), dtype))
-            session.set(f"result/{k}", results[k])
-        bound = [session.bind(f.built.program) if f else None for f in (forward, rest)]
-        session.control[control_block.CURSOR] = 0
-        session.run(segments_for(bound[0], bound[1], samples, batch), lambda: None)
-        runtime: Any = session.runtime
-        if on_device:
-            results = [runtime.give(f"result/{k}") for k in range(len(results))]
-        else:
-            for k in range(len(results)):
-                runtime.read(f"result/{k}")
+        try:
+            for name, source in x.sources().items():
+                session.set(name, source)
+            session.set("order", np.arange(samples, dtype=np.int64))
+            shapes = [whole_shape(s, FIRST, batch, samples) for s in forward.shapes]
+            for k, (shape, dtype) in enumerate(zip(shapes, forward.dtypes, strict=True)):
+                rows = samples if result_rows(forward.shapes[k], batch) == batch else 1
+                results.append(np.zeros((rows, int(np.prod(shape, dtype=np.int64)) // rows), dtype))
+                session.set(f"result/{k}", results[k])
+            bound = [session.bind(f.built.program) if f else None for f in (forward, rest)]
+            session.control[control_block.CURSOR] = 0
+            session.run(segments_for(bound[0], bound[1], samples, batch), lambda: None)
+            runtime: Any = session.runtime
+            if on_device:
+                results = [runtime.give(f"result/{k}") for k in range(len(results))]
+            else:
+                for k in range(len(results)):
+                    runtime.read(f"result/{k}")
+        finally:
+            session.let_go()
         arrays = [
             r.reshape(shape) if isinstance(r, np.ndarray) else r.reshape(*shape)
             for r, shape in zip(results, shapes, strict=True)
         ]
         return rebuild(forward.tree, arrays)
-
-
-def _structure(builder: Builder) -> tuple[Any, tuple[str, ...]]:
-    """The outputs' structure, without the graph, and their element types."""
-    outputs = builder.output_values
-    dtypes = tuple(types.storage(v.dtype, builder.graph.dtype) for v in outputs)
-    return rebuild(builder.tree, [None] * len(outputs)), dtypes
-
-
-def _own(graph: Graph, output: Value) -> Value:
-    """An output in work memory: a copy of one that is an input or a parameter as it stands."""
-    if output.root.segment == "work":
-        return output
-    copy: Value = own_copy(output)
-    return copy
-
-
-def _scatter(graph: Graph, number: int, output: Value) -> None:
-    """The batch's rows into the results, from the control block's cursor on."""
-    rows = _rows(output.shape, graph.batch)
-    width = output.size // rows
-    target = graph.leaf(("result", number), (1, width), f"result/{number}", dtype=output.dtype)
-    scatter(graph.view(output, (rows, width)), target)
-
-
-def _rows(shape: tuple[int, ...], batch: int) -> int:
-    """How many rows an output is scattered as: one for each sample, or all in one."""
-    return batch if shape and shape[0] % batch == 0 else 1
-
-
-def _join(samples: Samples, output: Value) -> str:
-    if not samples.depends(output):
-        return FIRST if output.batched else SAME  # a state that no step changes is one per sample
-    if samples.apart(output):
-        return FIRST
-    return SECOND if samples.steps(output) else MIXED
-
-
-def _whole(shape: tuple[int, ...], join: str, batch: int, samples: int) -> tuple[int, ...]:
-    """The shape of an output for all samples, from that for a batch."""
-    if join == SAME or batch == samples:
-        return shape
-    if join == FIRST:
-        return (shape[0] // batch * samples, *shape[1:])
-    return (shape[0], shape[1] // batch * samples, *shape[2:])
-
-
-def _put(
-    result: np.ndarray, part: np.ndarray, join: str, begin: int, count: int, samples: int
-) -> None:
-    """A batch's output, of `count` samples from `begin` on, into that for all samples."""
-    if join == SAME:
-        result[...] = part
-    elif join == FIRST:
-        each = len(result) // samples
-        result[begin * each : (begin + count) * each] = part
-    else:
-        each = result.shape[1] // samples
-        result[:, begin * each : (begin + count) * each] = part

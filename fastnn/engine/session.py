@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,17 @@ class Session:
         """Provide an external segment; programs bound before keep the one they have."""
         self.runtime.provide(name, array)
 
+    def let_go(self) -> None:
+        """Keep no array of the data that were provided; programs that are bound may be run again
+        when arrays that lie where those did have been provided."""
+        self.runtime.let_go()
+
+    def lend(self, bounds: Sequence[Any], segments: Mapping[str, np.ndarray]) -> None:
+        """Provide arrays to programs that are bound, on the CPU: they lie where those did that the
+        programs were bound to."""
+        runtime: Any = self.runtime
+        runtime.lend(bounds, segments)
+
     def changed(self, name: str) -> None:
         """Say that the host has written to an array that was provided."""
         self.runtime.changed(name)
@@ -137,6 +149,7 @@ class Session:
             run()
         except BaseException:
             self.synchronize()
+            access_to(self.store).ended(call)
             raise
         finally:
             self.running = False
@@ -146,10 +159,16 @@ class Session:
         """The number by which programs call a function of the host, which gets the bound program;
         `what` is what messages call it."""
 
+        this = weakref.ref(self)  # which keeps the runtime, and that the function
+
         def call(bound: Bound) -> None:
-            self._call = Access(what, sys._getframe())
-            function(bound)
-            self._call.end()
+            session = this()
+            assert session is not None  # it runs the step
+            session._call = Access(what, sys._getframe())
+            try:
+                function(bound)
+            finally:
+                session._call.end()
 
         self.runtime.functions.append(call)
         return len(self.runtime.functions) - 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -46,14 +47,17 @@ class Single:
         self.single = session.runtime.single(bounds, names, arrays)
         self.loss, self.run = self.single.loss, self.single.run
         if session.runtime.functions:
-            self.run = self._run_with_host
+            self.run = functools.partial(_run_with_host, session, self.single.run)
         self.nbytes = sum(int(b.nbytes) for b in bounds)
         self.session = session
 
-    def _run_with_host(self, arrays: Sequence[np.ndarray]) -> None:
-        """Run where functions of the host may be called."""
-        self.session.check_not_within("a step")
-        self.session.hold(lambda: self.single.run(arrays))
+
+def _run_with_host(
+    session: Session, run: Callable[[Sequence[np.ndarray]], None], arrays: Sequence[np.ndarray]
+) -> None:
+    """Run where functions of the host may be called."""
+    session.check_not_within("a step")
+    session.hold(lambda: run(arrays))
 
 
 def _range_check(built: Built) -> Program:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +11,12 @@ from numpy.typing import NDArray
 from fastnn import nn, ops, optim
 from fastnn.data.companding import mu_law_decode, mu_law_encode
 from fastnn.engine.numbers import numbers
-from fastnn.engine.predictor import Predictor
 from fastnn.errors import DataError, OptionError, ShapeError, check_whole, where
 from fastnn.generative.latent import stacked
 from fastnn.generative.logistics import mixture_nats
 from fastnn.generative.pieces import IGNORED
 from fastnn.graph.value import Value
-from fastnn.kernels import control_block
-from fastnn.nn.method import Method
+from fastnn.nn.method import draw
 from fastnn.nn.module import Module
 from fastnn.ops.operands import as_value
 from fastnn.ops.wavenet import _wavenet_sample
@@ -356,10 +353,9 @@ class WaveNet(Module):
                     f"local: expected shape ({count}, {need} or more, {self.features}), got "
                     f"{frames.shape}"
                 )
-        run = partial(self._drawn, samples=samples, temperature=float(temperature))
-        predictor = Predictor(Method(self, run))
-        predictor.session.control[control_block.SEED] = seed
-        drawn: NDArray[np.int64] = predictor(*inputs, batch_size=count)
+        drawn: NDArray[np.int64] = draw(
+            self, "_drawn", *inputs, seed=seed, samples=samples, temperature=float(temperature)
+        )
         if (drawn < 0).any():
             raise DataError(
                 "sample: the net's outputs are not finite; load or train finite parameters"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -19,15 +22,26 @@ FIXED = "forward, fixed"
 
 
 class Method:
-    """A module with another function in place of its `forward`.
+    """A module with another function in place of its `forward`. It does not keep the module, which
+    may keep what is made of it.
 
     Args:
         module: whose parameters it has.
-        function: of symbolic values.
+        function: gives that function, of symbolic values, for the module.
     """
 
-    def __init__(self, module: Module, function: Callable[..., Any]):
-        self.module, self.forward = module, function
+    def __init__(self, module: Module, function: Callable[[Any], Callable[..., Any]]):
+        self._module, self._function = weakref.ref(module), function
+
+    @property
+    def module(self) -> Module:
+        found = self._module()
+        assert found is not None  # who asks has it
+        return found
+
+    @property
+    def forward(self) -> Callable[..., Any]:
+        return self._function(self.module)
 
     def __call__(self, *inputs: Any) -> Any:
         return self.forward(*inputs)
@@ -60,7 +74,7 @@ def apply(module: Module, name: str, *inputs: Any, batch_size: int = 256) -> Any
     with building:
         found = kept.get(name)
         if found is None or _outdated(*found):
-            found = kept[name] = (Watch(module), Predictor(Method(module, getattr(module, name))))
+            found = kept[name] = _watched(module, Predictor(Method(module, attrgetter(name))))
     return found[1](*inputs, batch_size=batch_size)
 
 
@@ -71,10 +85,45 @@ def fixed(module: Module) -> Predictor:
     with building:
         found = kept.get(FIXED)
         if found is None or _outdated(*found):
-            found = kept[FIXED] = (Watch(module), Predictor(module, fixed=True))
+            found = kept[FIXED] = _watched(module, Predictor(weakref.ref(module), fixed=True))
         else:
             found[1].renew()
-    return found[1]
+    return found[1].of(module)
+
+
+def draw(module: Module, name: str, *inputs: np.ndarray, seed: int, **options: Any) -> Any:
+    """The results of a method that draws random numbers, which follow from the seed, for arrays as
+    one batch.
+
+    What was compiled last is kept until the module changes. A call has it for itself; one of
+    another thread makes its own.
+
+    Args:
+        module: the module.
+        name: of a method of symbolic values.
+        inputs: arrays of samples, one for each argument.
+        seed: of the random numbers.
+        options: further arguments of the method, which the program is made for.
+    """
+    kept: dict[str, Any] = module.__dict__.setdefault("_methods", {})
+    before = kept.pop(f"{name}, drawn", None)
+    predictor: Predictor
+    if before is not None and before[0] == options and not _outdated(*before[1:]):
+        _, watch, predictor = before
+    else:
+        before = None  # its memory is free before there is more
+        predictor = Predictor(Method(module, lambda one: partial(getattr(one, name), **options)))
+        watch = Watch(module)
+    control = predictor.session.control
+    control[[control_block.SEED, control_block.STEP]] = seed, 0
+    found = predictor(*inputs, batch_size=len(inputs[0]))
+    kept[f"{name}, drawn"] = options, watch, predictor
+    return found
+
+
+def _watched(module: Module, predictor: Predictor) -> tuple[Watch, Predictor]:
+    """A predictor with what notices changes from now on: the parameters have memory now."""
+    return Watch(module), predictor
 
 
 def _outdated(watch: Watch, predictor: Predictor) -> bool:
@@ -87,7 +136,8 @@ class Sampler:
     the call's number."""
 
     def __init__(self, module: Module, name: str, seed: int):
-        self.predictor = Predictor(Method(module, getattr(module, name)))
+        self.module = module
+        self.predictor = Predictor(Method(module, attrgetter(name)))
         self.predictor.session.control[control_block.SEED] = seed
 
     def __call__(self, step: int, *inputs: np.ndarray) -> Any:

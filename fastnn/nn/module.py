@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -152,6 +153,9 @@ class Module(Contents):
 
     def predictor(self) -> Predictor:
         """What runs the forward pass; kept between calls until something changes."""
+        return self._kept_predictor().of(self)
+
+    def _kept_predictor(self) -> Predictor:
         if "_predictor" not in self.__dict__:
             with building:  # the first calls of several threads
                 return self._own_predictor()
@@ -168,7 +172,7 @@ class Module(Contents):
         if found is None or found.device != device:
             from fastnn.engine.predictor import Predictor
 
-            found = Predictor(self)
+            found = Predictor(weakref.ref(self))
             self.__dict__["_watch"] = structure.Watch(self)
             self.__dict__["_predictor"] = found
         return found
@@ -210,7 +214,7 @@ class Module(Contents):
             found is None or watch is None or watch.seen != structure.changes.count
             or watch.containers or found.store.stale or found.device != found.store.device
         ):  # fmt: skip
-            found = self.predictor()
+            found = self._kept_predictor()
         return found.call(inputs, batch_size, on_device, precision)
 
     def save(self, path: str | Path) -> None:

@@ -223,7 +223,8 @@ def fitting_names(
 
 class Watch:
     """Notices when something that programs are made from has changed: attributes of the module or
-    of a part of it, its parts, what is trained.
+    of a part of it, its parts, what is trained. (It keeps the parts, but not the module, which may
+    keep it.)
 
     Attributes:
         seen: what `changes` showed when it was last looked at: if it still does, and there are no
@@ -231,7 +232,7 @@ class Watch:
     """
 
     def __init__(self, module: Tree):
-        self.module = module
+        self._module = weakref.ref(module)
         self._note(*self._look())
 
     def changed(self) -> bool:
@@ -254,16 +255,18 @@ class Watch:
 
     def _look(self) -> tuple[Any, Any, Any]:
         """What tells a change, the objects (kept, so that their ids are), and the containers."""
-        parts = list(self.module.named_modules())
+        root = self._module()
+        assert root is not None  # who asks has it
+        parts = list(root.named_modules())
         state: list[Any] = [(name, id(m), m.__dict__.get("_changed", 0)) for name, m in parts]
-        arrays = self.module.named_arrays()
+        arrays = root.named_arrays()
         state += [(name, id(p), p.trainable, id(p.store)) for name, p in arrays.items()]
         containers: list[Any] = []
         for _, module in parts:
             for name, value in vars(module).items():
                 if name not in OWN:
                     containers += _containers(value)
-        return state, (parts, arrays), containers
+        return state, ([part for part in parts if part[1] is not root], arrays), containers
 
 
 def _containers(value: Any, depth: int = 0) -> Iterator[tuple[Any, int, tuple[int, ...]]]:

@@ -70,7 +70,10 @@ def summarize(
         for k, (shape, kind) in enumerate(zip(shapes, kinds, strict=True))
     ]
     with _recorded(model) as outputs:
-        trace(model, graph, *inputs)
+        try:
+            trace(model, graph, *inputs)
+        finally:
+            graph.release()
     rows = [
         [
             "  " * name.count(".") + (name or type(model).__name__),

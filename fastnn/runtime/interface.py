@@ -150,6 +150,10 @@ class Runtime(Protocol):
     def provide(self, name: str, array: Any) -> None:
         """Provide an external segment; it may lie on the device already."""
 
+    def let_go(self) -> None:
+        """Keep no array of the host's that was provided as data or for results, unless a run that
+        was left behind goes on."""
+
     def changed(self, name: str) -> None:
         """The host has written to an array that it provided."""
 

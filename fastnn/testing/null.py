@@ -119,6 +119,9 @@ class NullRuntime:
     def provide(self, name: str, array: Any) -> None:
         self.memory[name] = np.asarray(array)
 
+    def let_go(self) -> None:
+        """Nothing to do."""
+
     def changed(self, name: str) -> None:
         """Nothing to do."""
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 
 class Latest:
-    """The feed of the last `fit`, and for what it was made.
+    """The feed of the last `fit`, and for what it was made. The arrays are the caller's: it keeps
+    where they lay, no more.
 
     Args:
         trainer: whose it is.
@@ -33,16 +34,15 @@ class Latest:
         self.feed, self.options = feed, _options(asked)
         self.version, self.keeps = trainer.version, trainer.keep_gradients
         self.bound: list[Any] = [bound for bound in (feed.full, feed.rest) if bound is not None]
-        self.arrays = [a for part in feed.data for a in part.arrays]
-        self.places = [_place(array) for array in self.arrays]
+        self.places = [_place(array) for part in feed.data for array in part.arrays]
 
     def serves(self, trainer: Trainer, asked: Request) -> bool:
         """Whether the feed that this call asks for would be the same."""
         given = [asked.x] if asked.y is None else [asked.x, asked.y]
         feed, memory = self.feed, trainer.session.memory
         return (
-            len(given) == len(self.arrays)
-            and all(a is b for a, b in zip(given, self.arrays, strict=True))
+            len(given) == len(self.places)
+            and all(type(array) is np.ndarray for array in given)
             and _plain(trainer, asked)
             and _options(asked) == self.options
             and self.version == trainer.version
@@ -73,18 +73,20 @@ def again(trainer: Trainer, asked: Request) -> ArrayFeed | None:
     latest: Latest | None = trainer.latest
     if latest is None or not latest.serves(trainer, asked):
         return None
+    latest.feed.take_up([asked.x] if asked.y is None else [asked.x, asked.y])
     feed = latest.feed
     if asked.check_data:
         check_finite(feed.data[0], "training inputs", trainer.dtype)
         check_finite(feed.data[1], "training targets", trainer.dtype)
-    feed.take_up()
+    feed.check()
     return feed
 
 
 def release(trainer: Trainer) -> None:
-    """The run is over: its arrays may be resized."""
+    """The run is over: its arrays may be resized, and go."""
     if trainer.latest is not None:
-        trainer.latest.feed.hold = None
+        trainer.latest.feed.let_go()
+    trainer.session.let_go()
 
 
 def _plain(trainer: Trainer, asked: Request) -> bool:

@@ -36,6 +36,7 @@ from fastnn.train.exchange import partners
 from fastnn.train.mixup import Mixture
 from fastnn.train.options import check_device_options, check_on_gradients, check_options
 from fastnn.train.penalties import Penalties
+from fastnn.weak import weakly
 
 Specs = tuple[Spec, ...]
 #: what users' functions of gradients look like
@@ -113,7 +114,7 @@ class Training(ABC):
         #: the number by which programs call `on_gradients`
         self._host: int | None = None
         if self.on_gradients is not None:
-            self._host = self.session.on_host("on_gradients", self._show_gradients)
+            self._host = self.session.on_host("on_gradients", weakly(self._show_gradients))
             group = partners(self.on_gradients)
             both = group is not None and not devices.on_host(group.device)
             if both and not devices.on_host(self.device):
@@ -299,7 +300,7 @@ class Training(ABC):
         mixture = Mixture(builder, self.mixup) if self.mixup and training else None
         given = inputs if mixture is None else mixture.inputs(inputs)
 
-        def traced() -> None:
+        def traced(builder: StepBuilder) -> None:
             loss = builder.loss(self.losses, builder.outputs(given), targets, weights)
             if mixture is not None:
                 loss = builder.places["loss"] = mixture.loss(self.losses, loss, targets, weights)

@@ -33,15 +33,16 @@ class StepBuilder(Builder):
         self.of_inputs = False
         self._copies: dict[Any, Value] = {}
 
-    def trace(self, describe: Callable[[], None], again: bool = False) -> None:
+    def trace(self, describe: Callable[[StepBuilder], None], again: bool = False) -> None:
         """Describe model and losses; with `again` in a way that `loss_again` can repeat."""
-        self._describe, self._streams = describe, self.graph.streams
+        self._streams = self.graph.streams
         if again:  # what the first trace writes, the second one has to read as it was
             for parameter in self.arrays.values():
                 if parameter.buffer:
                     leaf = as_value(self.graph, parameter)
                     self._copies[parameter] = affine(leaf, 1.0, 0.0)
-        describe()
+            self._describe = describe
+        describe(self)
 
     def loss_again(self, points: Mapping[Any, Value]) -> Value:
         """The loss of the same batch, with the same random numbers, where these values stand for
@@ -52,7 +53,7 @@ class StepBuilder(Builder):
         graph.leaves.update(self._copies)
         graph.leaves.update(points)
         graph.streams = self._streams
-        self._describe()
+        self._describe(self)
         loss = self.places["loss"]
         graph.leaves = {**graph.leaves, **kept[0]}
         _, streams, self.tree, self.output_values, self.parts = kept

@@ -43,6 +43,7 @@ from fastnn.nn.saving import (
 )
 from fastnn.train.hooks import CallbackList
 from fastnn.train.packing import pack, unpack
+from fastnn.weak import weak
 
 if TYPE_CHECKING:
     from fastnn.nn.module import Module
@@ -100,6 +101,8 @@ class Loaded:
     Raises:
         CheckpointError: the file is missing, damaged, or does not fit.
     """
+
+    trainer: weak[Trainer] = weak()  # which may keep it until its next run
 
     def __init__(self, trainer: Trainer, path: str | os.PathLike[str]):
         self.path = files.as_path(path, "checkpoint", CheckpointError)

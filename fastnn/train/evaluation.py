@@ -24,6 +24,7 @@ from fastnn.train import reduction
 from fastnn.train.build import StepBuilder
 from fastnn.train.forms import Forms
 from fastnn.train.slices import Slices, nbytes, on_host
+from fastnn.weak import weak, weakly
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
@@ -48,6 +49,8 @@ class Cuts:
 class Evaluation:
     """Runs evaluations of a trainer; made on the first one."""
 
+    trainer: weak[Trainer] = weak()  # which keeps it
+
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
         self.session = Session(
@@ -55,7 +58,7 @@ class Evaluation:
             trainer.session.graphs,
         )  # fmt: skip
         self._cuts: dict[tuple[Specs, Specs, Specs], Cuts] = {}
-        self._forms = Forms(trainer, True, False, self._bind)  # of batches
+        self._forms = Forms(trainer, True, False, weakly(self._bind))  # of batches
 
     def of_arrays(self, x: Arrays, y: Arrays, w: Arrays, batch: int) -> dict[str, float]:
         """Losses and metrics over arrays.
@@ -71,17 +74,20 @@ class Evaluation:
         ):  # fmt: skip
             return self.of_batches(Slices((x, y, w), batch, False, False, 0), False)
         data, built, small, batch = self.steps(x, y, w, batch)
-        for part in data:
-            for name, source in part.sources().items():
-                session.set(name, source)
-        session.set("order", np.arange(samples, dtype=np.int64))
-        full = session.bind(built.program)
-        rest = session.bind(small.program) if small else None
-        session.totals[:] = 0.0
-        session.control[control_block.CURSOR] = 0
-        with CarriedStates(session) as states:
-            states.before(built)
-            session.run(segments_for(full, rest, samples, batch), lambda: None)
+        try:
+            for part in data:
+                for name, source in part.sources().items():
+                    session.set(name, source)
+            session.set("order", np.arange(samples, dtype=np.int64))
+            full = session.bind(built.program)
+            rest = session.bind(small.program) if small else None
+            session.totals[:] = 0.0
+            session.control[control_block.CURSOR] = 0
+            with CarriedStates(session) as states:
+                states.before(built)
+                session.run(segments_for(full, rest, samples, batch), lambda: None)
+        finally:
+            session.let_go()
         return self.trainer.report.values(session.totals)
 
     def steps(

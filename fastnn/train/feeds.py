@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.engine.arrays import Hold, check_lengths
+from fastnn.engine.arrays import Arrays, Hold, check_lengths
 from fastnn.engine.builder import Built
 from fastnn.engine.feeding import Feeding
 from fastnn.engine.session import Session, segments_for
@@ -18,6 +18,7 @@ from fastnn.runtime.interface import Bound
 from fastnn.train.base import Data
 from fastnn.train.forms import Forms
 from fastnn.train.slices import BALANCED, Slices, check_batch, check_place, description, order_of
+from fastnn.weak import weak, weakly
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
@@ -30,6 +31,8 @@ AHEAD = 1024
 class _MiniBatches:
     """What is said of any run by mini-batches."""
 
+    trainer: weak[Trainer] = weak()  # which may keep it for the next run
+
     #: why training ended by itself
     stopped = ""
     #: the number of the epoch that a run stops before
@@ -41,7 +44,11 @@ class _MiniBatches:
 
 
 class ArrayFeed(_MiniBatches):
-    """Mini-batches gathered from arrays inside the compiled loop."""
+    """Mini-batches gathered from arrays inside the compiled loop.
+
+    Attributes:
+        data: inputs, targets and sample weights; between runs without the arrays.
+    """
 
     def __init__(
         self, trainer: Trainer, data: Data, batch: int, shuffle: bool | str, drop_last: bool
@@ -50,10 +57,11 @@ class ArrayFeed(_MiniBatches):
         check_lengths(x, y)
         check_batch(batch, len(x))
         self.trainer, self.batch, self.shuffle = trainer, batch, shuffle
+        x, y, w = (Arrays([*part.arrays], part.specs, part.names) for part in data)
         rest = len(x) % batch
         self.samples = len(x) - (rest if drop_last else 0)
         self.steps = -(-self.samples // batch)
-        self.data, self.small = data, 0 if drop_last else rest
+        self.data, self.small = (x, y, w), 0 if drop_last else rest
         self.description = description(data, batch, shuffle, drop_last)
         self.hold: Hold | None = Hold(x, y, w)
         session = trainer.session
@@ -69,8 +77,7 @@ class ArrayFeed(_MiniBatches):
         """Build and bind the programs: at first, and when the trainer's model has changed."""
         trainer = self.trainer
         x, y, w = self.data
-        for name, source in {**x.sources(), **y.sources(), **w.sources()}.items():
-            trainer.session.set(name, source)
+        self._provide()
         built = trainer.built(x.specs, y.specs, self.batch, "gather", w=w.specs)
         small = None
         if self.small:
@@ -81,14 +88,32 @@ class ArrayFeed(_MiniBatches):
         self.rest: Bound | None = trainer.session.bind_again(small.program) if small else None
         self.version = trainer.version
 
-    def take_up(self) -> None:
-        """Begin another run on the same arrays, whose numbers may be others.
+    def _provide(self) -> None:
+        #: the segments that the arrays are, with their shapes there
+        self._sources: list[tuple[str, tuple[int, ...]]] = []
+        for part in self.data:
+            for name, source in part.sources().items():
+                self.trainer.session.set(name, source)
+                self._sources.append((name, source.shape))
 
-        Raises DataError for numbers that the model can't take.
-        """
-        self.check()
+    def take_up(self, given: Sequence[np.ndarray]) -> None:
+        """Begin another run on arrays that lie where those of the one before did; their numbers,
+        which may be others, have yet to be checked."""
+        x, y, w = self.data
+        x.arrays[:], y.arrays[:] = given[: len(x.names)], given[len(x.names) :]
         self.fresh, self.drawn = True, None
-        self.hold = Hold(*self.data)
+        self.hold = Hold(x, y, w)
+        bounds = [self.full] if self.rest is None else [self.full, self.rest]
+        found = {}
+        for array, (name, shape) in zip(given, self._sources, strict=True):
+            found[name] = array.reshape(shape)
+        self.trainer.session.lend(bounds, found)
+
+    def let_go(self) -> None:
+        """The run is over: what it has read is the caller's again."""
+        self.hold = None
+        for part in self.data:
+            part.arrays.clear()
 
     def check(self) -> None:
         """Raise DataError for numbers that the model can't take, such as ids beyond a table."""
@@ -96,8 +121,9 @@ class ArrayFeed(_MiniBatches):
 
     def refresh(self) -> None:
         """Look whether the model has changed (a callback may have frozen something)."""
-        self.trainer.refresh()
-        if self.version != self.trainer.version:
+        trainer = self.trainer
+        trainer.refresh()
+        if self.version != trainer.version:
             self.prepare()
 
     def last_bound(self, session: Session) -> Bound:
@@ -127,7 +153,8 @@ class ArrayFeed(_MiniBatches):
 
         `batches`, if given, has `before(step)` and `after(step)`, called around every step.
         """
-        trainer, session = self.trainer, self.trainer.session
+        trainer = self.trainer
+        session = trainer.session
         self.refresh()
         if self.hold is not None:
             self.hold.check()
@@ -184,7 +211,7 @@ class BatchFeed(_MiniBatches):
         self.steps = len(batches) if isinstance(batches, Sized) else 0
         self.samples = self.batch = 0
         self.description = {"batches": self.steps or "unknown"}
-        self.forms = Forms(trainer, check_data, True, self._bind)
+        self.forms = Forms(trainer, check_data, True, weakly(self._bind))
         self.version = trainer.version
         self.rates = Rates(trainer)
         self._last: Bound | None = None

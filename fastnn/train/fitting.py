@@ -27,6 +27,7 @@ def fit(trainer: Trainer, asked: Request) -> History:
         return _fit(trainer, asked)
     finally:
         release(trainer)  # whatever came of it
+        trainer.hooks._let_go()
 
 
 def _fit(trainer: Trainer, asked: Request) -> History:

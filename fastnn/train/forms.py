@@ -13,6 +13,7 @@ from fastnn.engine.builder import Built
 from fastnn.runtime.interface import Bound
 from fastnn.runtime.kept import Kept
 from fastnn.train.batches import batch_of
+from fastnn.weak import weak
 
 if TYPE_CHECKING:
     from fastnn.train.trainer import Trainer
@@ -27,7 +28,7 @@ class Form:
 
     Attributes:
         built, bound: the step that serves them.
-        parts: inputs, targets and sample weights of one of them.
+        parts: inputs, targets and sample weights, without the arrays.
         names: of all arrays, in order.
         size: samples.
     """
@@ -68,7 +69,7 @@ class Form:
     def filled(self, arrays: list[Any]) -> tuple[Arrays, Arrays, Arrays]:
         """Another batch's arrays as inputs, targets and sample weights."""
         x, y, w = self.parts
-        a, b = len(x.arrays), len(x.arrays) + len(y.arrays)
+        a, b = len(x.names), len(x.names) + len(y.names)
         return (
             Arrays(arrays[:a], x.specs, x.names), Arrays(arrays[a:b], y.specs, y.names),
             Arrays(arrays[b:], w.specs, w.names),
@@ -84,6 +85,8 @@ class Forms:
         training: whether they are training steps.
         bind: gives a step its memory.
     """
+
+    trainer: weak[Trainer] = weak()
 
     def __init__(
         self, trainer: Trainer, check_data: bool, training: bool, bind: Callable[[Built], Bound]
@@ -142,7 +145,7 @@ class Forms:
         arrays = [*x.arrays, *y.arrays, *w.arrays]
         kinds = [np.dtype(getattr(array, "dtype", object)) for array in arrays]
         form = Form(
-            built, self._bound[key], (x, y, w), names, len(x),
+            built, self._bound[key], (x.described(), y.described(), w.described()), names, len(x),
             tuple(k for k, kind in enumerate(kinds) if kind.kind == "f"),
             tuple(
                 (names.index(name), limits.low, limits.high)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, TypeAlias
+from weakref import ref
 
 import numpy as np
 
@@ -37,6 +38,29 @@ class TrainerLike(Protocol):
         """Write a checkpoint."""
 
 
+class _Past:
+    """The trainer of the last run, as long as it is there; a copy knows of none."""
+
+    def __init__(self, trainer: Any = None):
+        self.trainer: Callable[[], Any] = (lambda: None) if trainer is None else ref(trainer)
+
+    def __reduce__(self) -> Any:
+        return _Past, ()
+
+
+class _Trainer:
+    """What `Callback.trainer` is between two runs: the trainer keeps its callbacks (checkpoints
+    need them), and they do not keep it."""
+
+    def __get__(self, callback: Any, kind: type | None = None) -> TrainerLike:
+        past: _Past | None = vars(callback).get("_past") if callback is not None else None
+        found: TrainerLike | None = past.trainer() if past is not None else None
+        if found is None:
+            name = (kind or type(callback)).__name__
+            raise AttributeError(f"{name}.trainer: there is none, no run of `fit` is going on")
+        return found
+
+
 class Callback:
     """Base of all callbacks: override the hooks that you need; each does nothing here.
 
@@ -60,7 +84,7 @@ class Callback:
     ...             self.trainer.stop_training = True
     """
 
-    trainer: TrainerLike
+    trainer: TrainerLike = _Trainer()  # type: ignore[assignment]
     model: Any = None
     params: Mapping[str, Any] = MappingProxyType({})
     #: whether it reads `Parameter.grad`: then training steps keep their gradients
@@ -104,6 +128,11 @@ class Callback:
     def set_trainer(self, trainer: TrainerLike) -> None:
         """Receive the trainer; it is then in `self.trainer`."""
         self.trainer = trainer
+
+    def _let_go(self) -> None:
+        """The run is over: do not keep the trainer, which keeps its callbacks."""
+        if (trainer := vars(self).pop("trainer", None)) is not None:
+            vars(self)["_past"] = _Past(trainer)
 
     def on_train_begin(self, logs: Logs) -> None:
         """Before the first epoch."""
@@ -213,7 +242,7 @@ def _for_all(name: str) -> Callable[..., None]:
 
 #: the hooks that a `LambdaCallback` takes
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
-for _name in ("set_params", "set_model", "set_trainer", "update", *HOOKS):
+for _name in ("set_params", "set_model", "set_trainer", "_let_go", "update", *HOOKS):
     setattr(CallbackList, _name, _for_all(_name))
 
 

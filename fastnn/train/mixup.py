@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +37,8 @@ class Mixture:
     """
 
     def __init__(self, builder: StepBuilder, alpha: float):
-        self.builder, graph = builder, builder.graph
+        self.builder: StepBuilder = weakref.proxy(builder)  # which keeps what describes the step
+        graph = builder.graph
         self.share = graph.value((1,), name="share")
         mixing_share(self.share, alpha, graph.stream())
         self.rest = ops.affine(self.share, -1.0, 1.0)

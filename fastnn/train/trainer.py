@@ -31,6 +31,7 @@ from fastnn.train.history import History
 from fastnn.train.hook_calls import HookCall
 from fastnn.train.hooks import Callback, CallbackList
 from fastnn.train.report import Report
+from fastnn.weak import weakly
 
 if TYPE_CHECKING:
     from fastnn.train.checkpoint import Loaded
@@ -180,13 +181,12 @@ class Trainer(EpochPrograms):
     def _open(self, workers: int | str, graphs: bool) -> None:
         super()._open(workers, graphs)
         self._built: Kept[Built] = Kept()
-        self._batch_sizes = BatchSizes(self.losses_alone)
+        self._batch_sizes = BatchSizes(weakly(self.losses_alone))
         self._evaluation: Evaluation | None = None
         self.fitting = False  # whether a run is going on
         self.counting = False  # whether the control block's cursor is ahead of `cursor`
         self.hooks = CallbackList()  # those of the last run
-        #: the hook that is being called, or was when Ctrl-C came
-        self.hook_call: HookCall | None = None
+        self.hook_call: HookCall | None = None  # that is being called, or was when Ctrl-C came
         self.pending: Loaded | None = None  # what callbacks of the next run take up
         self.before_validation: Any = None  # the buffers, while a validation goes on
         self.version = 0  # grows when programs have to be built anew

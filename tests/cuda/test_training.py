@@ -6,6 +6,9 @@ over a few steps. Models are tiny, because a simulated thread is a coroutine of 
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -214,10 +217,16 @@ def test_data_on_the_device_are_used_there():
     plain = trainer_for("mlp", "cuda").fit(x, y, batch_size=4, verbose=False)["loss"]
     trainer = trainer_for("mlp", "cuda")
     theirs = Theirs(trainer, x), Theirs(trainer, y)
-    losses = trainer.fit(*theirs, batch_size=4, verbose=False)["loss"]
+    runtime, pieces = trainer.session.runtime, []
+
+    def look(epoch, logs):
+        pieces.append(runtime.memory.segments["data/x0"].copies[runtime.gpu])
+
+    callback = fnn.callbacks.LambdaCallback(on_epoch_end=look)
+    losses = trainer.fit(*theirs, batch_size=4, callbacks=callback, verbose=False)["loss"]
     assert losses == plain
-    piece = trainer.session.runtime.memory.segments["data/x0"].copies[trainer.session.runtime.gpu]
-    assert piece.address == theirs[0].piece.address
+    assert pieces[0].address == theirs[0].piece.address
+    assert "data/x0" not in runtime.memory.segments  # theirs again
     found = trainer.model.predict(theirs[0], on_device=True)
     assert isinstance(found, DeviceArray)
     np.testing.assert_array_equal(np.asarray(found), trainer.model.predict(x))
@@ -302,3 +311,34 @@ def test_signals_of_layers_are_those_of_the_cpu():
         np.testing.assert_allclose(own.gradient, other.gradient, rtol=1e-5, atol=1e-6)
     for name, gradient in wanted.parameters.items():
         np.testing.assert_allclose(found.parameters[name], gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_memory_goes_with_the_last_reference():
+    """Segments, programs and the runtime, without the collector; arrays of the host when a run
+    ends, after which the next one on like arrays has the programs that are bound."""
+    gc.collect()
+    gc.disable()
+    try:
+        model = nn.Linear(3, 2)
+        trainer = fnn.Trainer(model, "cross_entropy", device="cuda")
+        bound = []
+        for _ in range(2):
+            x, y = np.ones((8, 3), np.float32), np.arange(8) % 2
+            trainer.fit(x, y, batch_size=4, verbose=False)
+            trainer.evaluate(x, y)
+            model.predict(x)
+            arrays = weakref.ref(x), weakref.ref(y)
+            del x, y
+            assert all(array() is None for array in arrays)
+            bound.append(list(trainer.session.runtime._bound.values()))
+        assert [id(b) for b in bound[0]] == [id(b) for b in bound[1]]
+        trainer.fit([(np.ones((4, 3), np.float32), np.arange(4) % 2)], verbose=False)
+        predictor = model.__dict__["_predictor"]
+        watched = []
+        for runtime in (trainer.session.runtime, predictor.session.runtime):
+            things = [runtime, *runtime._bound.values(), *runtime.memory.segments.values()]
+            watched += [weakref.ref(thing) for thing in things]
+        del trainer, model, bound, predictor, runtime, things
+        assert [ref() for ref in watched] == [None] * len(watched)
+    finally:
+        gc.enable()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastnn import nn, testing
+from fastnn.engine.plans import Plans
 from fastnn.errors import DataError, OptionError, ShapeError
 from fastnn.generative import WaveNet, pieces
 
@@ -292,3 +293,43 @@ def test_bad_input_is_refused() -> None:
         pieces([np.arange(4)], 3, context=3)
     with pytest.raises(DataError, match="whole numbers"):
         pieces([np.zeros(4)], 3)
+
+
+def test_a_plan_serves_again_and_nothing_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits as of a net that has drawn nothing, whatever was drawn or changed before; one
+    program is kept at a time."""
+    options: dict[str, Any] = {"levels": 6, "channels": 4, "skip": 4, "layers": 2, "cycle": 2}
+    net, planned = WaveNet(**options), []
+    before = Plans.build
+
+    def build(self: Any, *args: Any, **more: Any) -> Any:
+        planned.append(args[0])
+        return before(self, *args, **more)
+
+    monkeypatch.setattr(Plans, "build", build)
+
+    def fresh(**more: Any) -> Any:
+        other = WaveNet(**options)
+        other.load_state_dict(net.state_dict())
+        return other.sample(12, 3, **more)
+
+    for number, more in enumerate([{"seed": 4}, {"seed": 5}, {"seed": 4, "temperature": 0.5}]):
+        planned.clear()
+        drawn = net.sample(12, 3, **more)
+        assert len(planned) == [1, 0, 1][number]  # another temperature is another program
+        np.testing.assert_array_equal(drawn, fresh(**more))
+        assert len(vars(net)["_methods"]) == 1
+    net.last.weight.value = -3.0 * net.last.weight.value
+    planned.clear()
+    drawn = net.sample(12, 3, seed=4, temperature=0.5)
+    assert not planned
+    np.testing.assert_array_equal(drawn, fresh(seed=4, temperature=0.5))
+    start = [[1, 2, 3]]
+    np.testing.assert_array_equal(
+        net.sample(12, 3, given=start, temperature=0.5), fresh(given=start, temperature=0.5)
+    )
+    last = net.last.weight
+    net.last.weight = nn.Parameter(last.shape, 0.1, transposed=last.transposed)
+    other = net.sample(12, 3, seed=4, temperature=0.5)
+    np.testing.assert_array_equal(other, fresh(seed=4, temperature=0.5))
+    assert not np.array_equal(other, drawn)

@@ -67,6 +67,36 @@ def test_parameters_stay_until_it_is_asked_for_again() -> None:
     assert renewed.tobytes() != before.tobytes()
 
 
+def test_what_other_threads_have_made_is_renewed_too() -> None:
+    model = nn.Sequential(nn.GRU(5, 32))
+    predictor = fixed(model)
+    predictor(X, precision="bf16")
+    mine = predictor._idle.pop()  # this one is in use: another thread's has memory of its own
+    predictor(X, precision="bf16")
+    predictor._idle.appendleft(mine)
+    for parameter in model.parameters():
+        parameter.value = -parameter.value
+    want = _arrays(model.predict(X, precision="bf16"))[0]
+    for one in (fixed(model), predictor):
+        assert _arrays(one(X, precision="bf16"))[0].tobytes() == want.tobytes()
+
+
+def test_buffers_are_read_in_each_call() -> None:
+    """They may change in any call: a weight that is one is no constant of the program."""
+    layer = nn.GRU(5, 32)
+    weight = layer.weight_hh_l0
+    buffer = nn.Parameter(weight.shape, transposed=weight.transposed, trainable=False)
+    buffer.value, layer.weight_hh_l0 = weight.value, buffer
+    model = nn.Sequential(layer)
+    predictor, drawn = fixed(model), []
+    for factor in (1.0, -2.0):
+        buffer.value *= factor
+        drawn.append(_arrays(predictor(X, precision="bf16"))[0])
+        want = _arrays(model.predict(X, precision="bf16"))[0]
+        assert drawn[-1].tobytes() == want.tobytes()
+    assert drawn[0].tobytes() != drawn[1].tobytes()
+
+
 def test_others_read_the_weights_as_they_are() -> None:
     """Units that are no multiple of a group, several sequences, another precision."""
     odd, model = nn.Sequential(nn.LSTM(5, 12)), nn.Sequential(nn.LSTM(5, 32))

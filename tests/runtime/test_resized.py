@@ -9,8 +9,8 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops
+from fastnn.runtime.cpu.bound import CpuProgram, ResizedProgram
 from fastnn.runtime.cpu.records import Tables
-from fastnn.runtime.cpu.runtime import CpuProgram, ResizedProgram
 from fastnn.runtime.cpu.sizes import Size
 from tests.runtime import interrupting
 

@@ -16,7 +16,7 @@ from fastnn import nn, ops, optim
 from fastnn.errors import NonFiniteError, OptionError, ShapeError
 from fastnn.kernels import control_block
 from fastnn.plan.program import PlannedCall
-from fastnn.runtime.cpu.runtime import CpuProgram
+from fastnn.runtime.cpu.bound import CpuProgram
 from fastnn.testing.null import null_device
 from fastnn.train.profile import Timing, _timing
 

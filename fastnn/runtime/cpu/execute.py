@@ -49,7 +49,7 @@ class BoundProgram:
         self.moves: Any = tables.moves
         self.sizes = Sizes(self, tables)
         self.size = self.sizes.own
-        #: by input, what has written the address of its numbers to the records last
+        #: by input, the mark of what has written the address of its numbers to the records last
         self.fed: dict[str, object] = {}
         #: programs in the same memory, by the formulas that others of them follow from
         self.by_formula: dict[Any, Any] = {}

@@ -2,175 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
+import functools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastnn.cached import cached
 from fastnn.errors import KernelError
 from fastnn.kernels import control_block
-from fastnn.kernels.declare import KERNELS, kernel_of
 from fastnn.plan.formula import SizedProgram
-from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.plan.program import Program
 from fastnn.runtime import poison
-from fastnn.runtime.cpu import compiler, fault
+from fastnn.runtime.cpu import fault
 from fastnn.runtime.cpu.ahead import compile_missing
+from fastnn.runtime.cpu.bound import DATA, CpuProgram, ResizedProgram, place_of
 from fastnn.runtime.cpu.choice import choice_of
-from fastnn.runtime.cpu.execute import (
-    BoundProgram,
-    allocate,
-    available_cores,
-    view,
-)
+from fastnn.runtime.cpu.execute import allocate, available_cores
 from fastnn.runtime.cpu.memory import Memory
-from fastnn.runtime.cpu.records import Tables
 from fastnn.runtime.cpu.single import CpuSingle
-from fastnn.runtime.cpu.sizes import Size
 from fastnn.runtime.cpu.team import Description, Team, own_team
 from fastnn.runtime.interface import Poll, Store
 from fastnn.runtime.segment import aligned_zeros
 
-#: memory that programs bring along
-ITS_OWN = ("work", "input", "constant")
 #: how many bound programs are kept for the next run on the same data, and up to how many bytes of
-#: other data than the latest they keep alive
+#: other memory than the latest they keep alive
 KEPT, KEPT_BYTES = 4, 32 << 20
 
 
-class CpuProgram(BoundProgram):
-    """A program with addresses, and access to what it computes."""
-
-    def __init__(self, program: Program, memory: Memory):
-        super().__init__(program, memory)
-        self.wholes: dict[int, np.ndarray] = {}
-        #: whether buffers are copied after each good step
-        self.keeps = any(
-            parameter.writes and operand.segment == "saved/buffers"
-            for call in program.calls()
-            for _, parameter, operand in call.arrays()
-        )
-
-    def reads(self, memory: Memory) -> bool:
-        """Whether it reads the caller's arrays of this memory (its own it keeps)."""
-        return all(self.memory[n] is memory.get(n) for n in self._callers)
-
-    @cached
-    def _callers(self) -> set[str]:
-        """The segments that are not its own."""
-        used = {o.segment for call in self.called if call for _, _, o in call.arrays()}
-        return used - {"local", *ITS_OWN}
-
-    def write(self, name: str, array: Any) -> None:
-        self.view(name)[...] = array
-
-    def edit(self, names: Sequence[str]) -> Any:
-        return contextlib.nullcontext({name: self.view(name) for name in names})
-
-    def read(self, operand: Operand) -> np.ndarray:
-        if operand.segment == "local":
-            return self.whole(operand).view(self.program.dtype).reshape(operand.dims)
-        return view(self.program, operand, self.memory)
-
-    def run_call(self, number: int) -> None:
-        function, record, items = self.alone(number)
-        function(record.ctypes.data, 0, items)
-
-    def timed(self) -> Iterator[tuple[Sequence[int], float]]:
-        clock = time.perf_counter
-        begin = clock()
-        idle = clock() - begin
-        for number, call in enumerate(self.planned):
-            if kernel_of(call.kernel).traits.host:
-                continue
-            function, record, items = self.alone(number)
-            address = record.ctypes.data
-            begin = clock()
-            function(address, 0, items)
-            yield [number], max(clock() - begin - idle, 0.0)
-
-    def segment_sizes(self) -> dict[str, int]:
-        used = {o.segment for call in self.planned for _, _, o in call.arrays()} - {"local"}
-        found = {name: self.memory[name].nbytes for name in sorted(used)}
-        return found | {n: size for n, size in self.program.sizes.items() if size and n in used}
-
-    def alone(self, number: int) -> tuple[Any, np.ndarray, int]:
-        """What makes a call over all its items: compiled function, record, number of items."""
-        at, call, steps = self.order[number]
-        self.ready(1)
-        self.size.stand()
-        record = self.records[at][0].copy()
-        for slot, operand in self.local.get(at, ()):
-            record[slot] = self.whole(operand).ctypes.data
-        for slot, depth, by in self.moves.get(at, ()):
-            record[slot] += by * steps[depth]
-        address = compiler.address(KERNELS[call.kernel], self.program.dtype, self.data_type(call))
-        return compiler.CALL(address), record, _items(call)
-
-    def whole(self, operand: Operand) -> np.ndarray:
-        """Memory for all items of a local buffer, for calls that are made one by one."""
-        size = int(np.prod(operand.dims, dtype=np.int64)) * np.dtype(self.program.dtype).itemsize
-        return self.wholes.setdefault(operand.buffer, aligned_zeros(size))
-
-
-class ResizedProgram(CpuProgram):
-    """A program within a larger one, whose tables and memory it has (`plan/sizes.py`).
-
-    Args:
-        program: the program.
-        base: the larger one, bound.
-        size: how the tables come to hold what is this program's.
-    """
-
-    def __init__(self, program: Program, base: CpuProgram, size: Size):
-        self.program, self.memory, self._base = program, base.memory, base
-        self.poison, self.called = base.poison, base.called
-        self.records, self.placed = base.records, base.placed
-        self.size, self.fed, self.rows, self.calls = size, base.fed, base.rows, base.calls
-        self.asks, self.keeps, self.wholes = base.asks, base.keeps, {}
-
-    @cached
-    def _tables(self) -> Tables:
-        """What its tables hold."""
-        return self._base.tables_of(self.program)
-
-    @cached
-    def loops(self) -> Any:
-        return self._tables.table.loops
-
-    @cached
-    def local(self) -> Any:
-        return self._tables.local
-
-    @cached
-    def moves(self) -> Any:
-        return self._tables.moves
-
-    @property
-    def base(self) -> BoundProgram:
-        return self._base
-
-    @property
-    def nbytes(self) -> int:
-        return self.program.nbytes + self.size.nbytes
-
-
-def _same(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two arrays are the same piece of memory, read in the same way."""
-    return (
-        a.ctypes.data == b.ctypes.data
-        and a.dtype == b.dtype and a.shape == b.shape and a.strides == b.strides
-    )  # fmt: skip
-
-
-def _items(call: PlannedCall) -> int:
-    for _, parameter, operand in call.arrays():
-        if parameter.item_letter:
-            return operand.dims[0] if parameter.axis == "rows" else operand.dims[-1]
-    return 1
+def _call_host(functions: list[Callable[[Any], None]], number: int, bound: Any) -> None:
+    """Call a function of the host for a program."""
+    functions[number](bound)
 
 
 class CpuRuntime:
@@ -201,6 +63,8 @@ class CpuRuntime:
         self.functions: list[Callable[[Any], None]] = []
         #: bound programs that others share the tables of, by the address of the program
         self._bases: weakref.WeakValueDictionary[int, CpuProgram] = weakref.WeakValueDictionary()
+        #: the segments that are users' arrays
+        self._lent: set[str] = set()
         #: what `bind_again` has bound, the latest at the end
         self._latest: list[CpuProgram] = []
         #: the last run of such programs only
@@ -213,10 +77,30 @@ class CpuRuntime:
 
     def provide(self, name: str, array: Any) -> None:
         given, known = np.asarray(array), self.memory.get(name)
-        if known is None or not _same(given, known):  # programs know it by the array that it was
+        if known is None or place_of(given) != place_of(
+            known
+        ):  # programs know it by the array that it was
             self.memory[name] = given
+        if name.startswith(DATA):
+            self._lent.add(name)
         if name.startswith("result/") and poison.enabled():
             poison.fill(self.memory[name])
+
+    def lend(self, bounds: Sequence[CpuProgram], segments: Mapping[str, np.ndarray]) -> None:
+        """Provide arrays that lie where those did to which the programs were bound."""
+        self.memory.update(segments)
+        self._lent.update(segments)
+        for bound in bounds:
+            bound.base.memory.update(segments)
+
+    def let_go(self) -> None:
+        if self._run is None:
+            for name in self._lent:
+                self.memory.pop(name, None)
+            self._lent.clear()
+            for bound in self._latest:
+                base: Any = bound.base
+                base.let_go()
 
     def changed(self, name: str) -> None:
         """Nothing to do: programs read the host's arrays."""
@@ -230,6 +114,7 @@ class CpuRuntime:
         for bound in before:
             base: Any = bound.base
             if bound.program is program and base.reads(self.memory):
+                base.take(self.memory)
                 return bound
         bound = self.bind(program)
         self._latest, left = [bound], KEPT_BYTES
@@ -258,6 +143,7 @@ class CpuRuntime:
         base = self._bases.get(id(larger))
         if base is None or base.program is not larger or not base.reads(self.memory):
             base = self._bases[id(larger)] = self.bind(larger)
+        base.take(self.memory)
         base.ready(self.count(larger))
         size = base.sizes.follow(program) if isinstance(program, SizedProgram) else None
         if size is None:
@@ -295,7 +181,8 @@ class CpuRuntime:
         known = self._described
         if known is not None and not again and known.serves(segments):
             return known
-        found = Description(segments, self.control, self.fixed, self.call_host, again)
+        host = functools.partial(_call_host, self.functions)
+        found = Description(segments, self.control, self.fixed, host, again)
         if all(bound in self._latest for bound, _ in segments):  # it keeps nothing else alive
             self._described = found
         return found
@@ -326,10 +213,6 @@ class CpuRuntime:
         self._run = team, description
         team.start(description, poll, meanwhile=meanwhile)
         self._run = None
-
-    def call_host(self, number: int, bound: Any) -> None:
-        """Call a function of the host for a program."""
-        self.functions[number](bound)
 
     def holds(self, nbytes: int) -> bool:
         """Data are read where they lie."""

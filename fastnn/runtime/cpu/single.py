@@ -31,7 +31,8 @@ class CpuSingle:
         self.buffers, self.saved = (runtime.memory[n] for n in ("buffers", "saved/buffers"))
         self.loss = main.view("loss").reshape(1) if "loss" in main.program.places else np.zeros(1)
         self.description = runtime.describe([(b, 1) for b in bounds], again=True)
-        self.execute = self._start if self.description.asks else prepare(self.description, True)
+        #: what does the run; None: it has to be started
+        self.execute = None if self.description.asks else prepare(self.description, True)
         inputs = [_Input(bounds, *given) for given in zip(names, arrays, strict=True)]
         self.writes = [each.write for each in inputs]
         #: the only input, where it is copied
@@ -44,7 +45,7 @@ class CpuSingle:
         if store.away:
             store.bring_to_host()
         only = self.only
-        if only is not None and only.fed[only.name] is only:  # the records have its address
+        if only is not None and only.fed[only.name] is only.mark:  # the records have its address
             only.own[...] = arrays[0]
         else:
             for write, array in zip(self.writes, arrays, strict=True):
@@ -52,7 +53,10 @@ class CpuSingle:
         runtime.kept = keeps
         if keeps:  # as `begin` does
             self.saved[...] = self.buffers
-        self.execute()
+        if self.execute is not None:
+            self.execute()
+        else:
+            self._start()
         if self.stop[0] == control_block.KERNEL_FAILED:
             runtime.fail(self.description.segments)
 
@@ -72,7 +76,7 @@ class _Input:
     """
 
     def __init__(self, bounds: Sequence[Any], name: str, example: Any):
-        main, self.name = bounds[-1], name
+        main, self.name, self.mark = bounds[-1], name, object()
         place = main.program.places[name]
         self.own = main.view(name)
         self.own_address = int(self.own.ctypes.data)
@@ -105,8 +109,8 @@ class _Input:
             address = self.own_address
         else:
             address = array.ctypes.data
-        if address != self.address or self.fed.get(self.name) is not self:
+        if address != self.address or self.fed.get(self.name) is not self.mark:
             self.fed[self.name] = None  # until all places are written, whatever comes between
             for records, number, slot in self.places:
                 records[number][:, slot] = address
-            self.address, self.fed[self.name] = address, self
+            self.address, self.fed[self.name] = address, self.mark

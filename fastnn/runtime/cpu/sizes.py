@@ -188,7 +188,9 @@ class Size:
     """
 
     def __init__(self, sizes: Sizes, program: Program, numbers: np.ndarray, values: np.ndarray):
-        self.sizes, self.numbers, self.values = sizes, numbers, values
+        #: those of the bound program, which keeps its own
+        self.sizes: Sizes = weakref.proxy(sizes)
+        self.numbers, self.values = numbers, values
         self.constants = dict(program.constants)
         self.cell = np.zeros(1, np.int64)
         self.list = np.zeros(0, np.int64)

@@ -20,13 +20,7 @@ from fastnn.kernels import control_block, types
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of
 from fastnn.plan.branches import END, MOST_LAUNCHES, Touch, touches_of
 from fastnn.plan.formula import Formula, SizedProgram, filled
-from fastnn.plan.program import (
-    Operand,
-    PlannedCall,
-    PlannedRepeat,
-    Program,
-    calls_of,
-)
+from fastnn.plan.program import Operand, PlannedCall, PlannedRepeat, Program, calls_of
 from fastnn.runtime import _cuda, poison
 from fastnn.runtime.cuda import again
 from fastnn.runtime.cuda.made import Before, Made, made
@@ -46,6 +40,7 @@ from fastnn.runtime.cuda.place import Launch, Place
 from fastnn.runtime.cuda.sized import SizedLaunches, launches_at
 from fastnn.runtime.cuda.weights import copying
 from fastnn.runtime.segment import Segment
+from fastnn.weak import weak
 
 if TYPE_CHECKING:
     from fastnn.runtime.cuda.exchange import Exchange
@@ -64,6 +59,8 @@ class CudaProgram:
         larger: the program whose phases and memory this one has: launches of calls that are the
             same serve again, and others are prepared from those.
     """
+
+    runtime: weak[CudaRuntime] = weak()  # which keeps it
 
     def __init__(
         self, program: Program, runtime: CudaRuntime, segments: dict[str, Segment],
@@ -159,10 +156,13 @@ class CudaProgram:
             phases, values = self.program.formula.program.phases, self.program.values
         numbers, leaf_numbers = itertools.count(), itertools.count()
 
-        def launched(phase: Any, loops: tuple[PlannedRepeat, ...]) -> Sent | Again | int:
-            """What stands for a phase; the number of a function of the host."""
+        def launched(
+            phase: Any, loops: tuple[PlannedRepeat, ...], inner: Any
+        ) -> Sent | Again | int:
+            """What stands for a phase; the number of a function of the host. `inner` is this one,
+            which does not refer to itself: it would stay, with this program."""
             if isinstance(phase, PlannedRepeat):
-                body: Any = tuple(launched(one, (*loops, phase)) for one in phase.body)
+                body: Any = tuple(inner(one, (*loops, phase), inner) for one in phase.body)
                 return Again(at(phase.length, values), body)
             k = next(leaf_numbers)
             first, *more = [next(numbers) for _ in called[k]]
@@ -177,7 +177,7 @@ class CudaProgram:
 
         parts = [Part(self.program, [])]
         for number, phase in enumerate(phases):
-            one = launched(phase, ())
+            one = launched(phase, (), launched)
             if isinstance(one, Again):
                 running = filled(phase.running, values)
                 whole = replace(phase, length=one.length, body=(), running=running)

@@ -33,11 +33,12 @@ from fastnn.runtime.cuda.memory import CudaMemory, DeviceControl
 from fastnn.runtime.cuda.place import Launch, Piece
 from fastnn.runtime.cuda.ring import Slot
 from fastnn.runtime.cuda.single import CudaSingle
-from fastnn.runtime.cuda.stream import Stream
+from fastnn.runtime.cuda.stream import Stream, wake
 from fastnn.runtime.cuda.weights import Copies
 from fastnn.runtime.interface import Poll, Store
 from fastnn.runtime.kept import Kept
 from fastnn.runtime.segment import Segment
+from fastnn.weak import weakly
 
 #: seconds of work that are sent before the control block is read back
 CHUNK = 0.02
@@ -75,11 +76,11 @@ class CudaRuntime:
         self._bound: Kept[CudaProgram] = Kept()
         self._saved: Any = None
         self.copies = Copies()
-        self._run: _Run | None = None  # the last one
+        self._run: _Run | None = None  # that is going on, or was left behind
         self._acquired: tuple[CudaProgram, ...] = ()  # for the last run or step
         self._stream: Stream | None = None
         self.slots: list[Slot] = []  # of the streams, kept from one to the next
-        self.memory.synchronize = self._between
+        self.memory.synchronize = weakly(self._between)
 
     def use_device_all_reduce(self, number: int, partners: Partners) -> bool:
         if partners.device != self.device:
@@ -96,6 +97,10 @@ class CudaRuntime:
 
     def provide(self, name: str, array: Any) -> None:
         self.memory[name] = array
+
+    def let_go(self) -> None:
+        if self._run is None:
+            self.memory.let_go(self._bound)
 
     def changed(self, name: str) -> None:
         self.memory.segments[name].current = {None}
@@ -220,6 +225,7 @@ class CudaRuntime:
                     due = time.monotonic() + EVERY
         finally:
             run.finish()
+            self._run = None
         if run.error is not None:
             raise run.error
 
@@ -300,7 +306,7 @@ class _Run:
             self.error = self.runtime.gpu.failure(error)
         finally:
             self.done = True
-            _wake(self._woken)
+            wake(self._woken)
 
     def _steps(self) -> None:
         runtime, device_control = self.runtime, self.runtime.device_control
@@ -357,7 +363,7 @@ class _Run:
     def _ask(self, number: int, bound: CudaProgram) -> None:
         """Have a function of the host called by the thread that has begun the run."""
         self.asks = number, bound
-        _wake(self._woken)
+        wake(self._woken)
         while self.asks is not None:
             if self.stop:
                 raise _Cut
@@ -373,7 +379,7 @@ class _Run:
         bound.take()  # it may have looked at what the program writes
         self.runtime._note_away()
         self.asks = None
-        _wake(self._answered)
+        wake(self._answered)
         return True
 
     def wait(self, seconds: float) -> bool:
@@ -386,15 +392,9 @@ class _Run:
         """Stop at the end of a step (or before its updates, if it asks for the host), and wait for
         that, through any number of interrupts."""
         self.stop = True
-        _wake(self._answered)
+        wake(self._answered)
         if self._begun.acquire(False):  # its thread was not started, or will do nothing
             self.done = True
         while not self.done:
             with contextlib.suppress(KeyboardInterrupt):  # it is stopping already
                 self.wait(EVERY)
-
-
-def _wake(lock: Any) -> None:
-    """Let the thread that waits for a lock go on; one that comes later goes on at once."""
-    with contextlib.suppress(RuntimeError):  # it is free already
-        lock.release()

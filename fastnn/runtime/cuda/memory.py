@@ -120,6 +120,26 @@ class CudaMemory(MutableMapping[str, np.ndarray]):
         else:
             self.segments[name] = Segment(name, array)
 
+    def let_go(self, bound: MutableMapping[Any, Any]) -> None:
+        """Keep no array of the host's that was data or a result, and no memory of somebody else's:
+        programs that are `bound` to that go. What this device has of its own stays, for the next
+        arrays of the same form."""
+        foreign = set()
+        for name, segment in list(self.segments.items()):
+            if not name.startswith(("data/", "result/")):
+                continue
+            if segment.foreign:
+                foreign.add(name)
+                del self.segments[name]
+            else:
+                host = segment.host
+                segment.replace(np.broadcast_to(np.zeros((), host.dtype), host.shape))
+        for key, program in list(bound.items()) if foreign else ():
+            if foreign & program.used:
+                del bound[key]  # it would be bound anew: the next arrays lie elsewhere
+            for name in foreign:
+                program.segments.pop(name, None)
+
     def __delitem__(self, name: str) -> None:
         del self.segments[name]
 

@@ -94,7 +94,7 @@ class Stream:
         self._sent += 1
         now = time.monotonic()
         if self._sent % max(1, count // 2) == 0 or now - self._woken > SLOW:
-            self._release(self._wake)
+            wake(self._wake)
             self._woken = now
         return True
 
@@ -121,14 +121,14 @@ class Stream:
         self._closing = True
         while not self.ended:
             with contextlib.suppress(KeyboardInterrupt):
-                self._release(self._wake)
+                wake(self._wake)
                 self._news.acquire(timeout=EVERY)
 
     def _reach(self, count: int, poll: Callable[[], None]) -> bool:
         """Wait until so many steps are done; whether all is well so far."""
         while self._done < count and not (self._stopped or self.ended):
             self._want = count
-            self._release(self._wake)
+            wake(self._wake)
             if not self._news.acquire(timeout=EVERY):
                 poll()
         if self.error is not None:
@@ -143,12 +143,6 @@ class Stream:
             runtime.slots = ring(self.gpu, size)
         return runtime.slots
 
-    @staticmethod
-    def _release(lock: Any) -> None:
-        if lock.locked():
-            with contextlib.suppress(RuntimeError):  # somebody else was first
-                lock.release()
-
     # ---------------------------------------------------------------- the thread that stands
 
     def _work(self) -> None:
@@ -161,7 +155,7 @@ class Stream:
         finally:
             self._items.clear()
             self.ended = True
-            self._release(self._news)
+            wake(self._news)
 
     def _steps(self) -> None:
         while not self._stopped:
@@ -213,7 +207,7 @@ class Stream:
         for _ in range(count - self._done):
             self._flight.popleft()
         self._done = count
-        self._release(self._news)
+        wake(self._news)
 
     def _stop(self) -> None:
         """A step has stopped training: those after it have done nothing. The memory is put back as
@@ -228,3 +222,10 @@ class Stream:
         self.failed = bound
         self.runtime.undoes(bound)
         self._stopped = True
+
+
+def wake(lock: Any) -> None:
+    """Let the thread that waits for a lock go on; one that comes later goes on at once."""
+    if lock.locked():
+        with contextlib.suppress(RuntimeError):  # somebody else was first
+            lock.release()
