@@ -28,8 +28,8 @@ from typing import Any
 
 from fastnn.errors import ProgramError, warn
 from fastnn.interrupts import uninterrupted
-from fastnn.kernels.declare import Array, CudaKernel, Kernel
-from fastnn.runtime import cache, keys, shortcuts, sources
+from fastnn.kernels.declare import Array, Kernel
+from fastnn.runtime import cache, keys, sources
 from fastnn.runtime.compile_errors import refuse_without_package
 from fastnn.runtime.cpu import codegen, helper_functions, shipped
 from fastnn.runtime.cpu.checks import checked
@@ -321,7 +321,6 @@ def _make(
     global compiled_count, _warned
     exact = kernel is None or _pin(kernel.function, generated)
     with _collecting_later():
-        shortcuts.install("numba.cuda" if isinstance(kernel, CudaKernel) else "numba")
         code = compile_code()
     compiled_count += 1
     if path is None or not exact or path_of() != path:
