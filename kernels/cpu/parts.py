@@ -158,11 +158,15 @@ def strip_store(x, i, v, n):
         store(x, i + w, v[1])
         store(x, i + 2 * w, v[2])
         store(x, i + 3 * w, v[3])
-    else:
-        store_first(x, i, v[0], lanes_left(n, 0, w))
-        store_first(x, i + w, v[1], lanes_left(n, 1, w))
-        store_first(x, i + 2 * w, v[2], lanes_left(n, 2, w))
-        store_first(x, i + 3 * w, v[3], lanes_left(n, 3, w))
+        return
+    if n > 0:
+        store_part(x, i, v[0], n)
+    if n > w:
+        store_part(x, i + w, v[1], n - w)
+    if n > 2 * w:
+        store_part(x, i + 2 * w, v[2], n - 2 * w)
+    if n > 3 * w:
+        store_part(x, i + 3 * w, v[3], n - 3 * w)
 
 
 @helper
