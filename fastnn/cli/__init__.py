@@ -20,6 +20,7 @@ COMMANDS = {
     "recognise": "Name the word, speaker or language in audio files.",
     "transcribe": "Write down what is said in audio files.",
     "tag": "Mark the names in text with a trained model.",
+    "remember": "Copy, recall or sort bits with a trained memory.",
     "info": "Show versions, CPU, workers, CUDA and the kernel cache.",
     "warmup": "Compile kernels in advance, in parallel processes.",
 }

@@ -50,7 +50,9 @@ KINDS = {
     "recordings": Kind("a model of recordings", "fastnn train speech-commands", "fastnn recognise"),
     "images": Kind("a model of images", "fastnn train vae` or `fastnn train gan", "fastnn sample"),
     "wavenet": Kind("a WaveNet", "fastnn train wavenet", "fastnn sample"),
-    "memory": Kind("a net with a memory", "fastnn train copy", ""),
+    "memory": Kind(
+        "a net with a memory", "fastnn train copy`, `recall` or `sort", "fastnn remember"
+    ),
 }
 
 
@@ -180,8 +182,6 @@ def read(path: str | os.PathLike[str], *kinds: str) -> Iterator[tuple[Path, Any]
 
 def _use(kind: str, path: Path) -> str:
     """How a model of a kind is used."""
-    if not KINDS[kind].used:
-        return "no command uses it; fastnn.tasks.memory.load_memory loads it in Python"
     return f"use it with `{KINDS[kind].used} --checkpoint {shlex.quote(str(path))}`"
 
 

@@ -96,15 +96,25 @@ def make(task: str, sizes: Sequence[int], random: np.random.Generator, most: int
     least, bits = TASKS[_known(task)].shortest, TASKS[task].bits
     if not len(sizes) or min(sizes) < least:
         raise OptionError(f"{task}: expected sequences of {least} or more, got {list(sizes)}")
-    room = steps(task, max(most, *sizes))
-    x = np.zeros((len(sizes), room, bits + 2), np.float32)
-    y = np.zeros((len(sizes), room, bits), np.float32)
-    counts = np.zeros((len(sizes), room), np.float32)
-    write = {"copy": _copy, "recall": _recall, "sort": _sort}[task]
-    lengths = np.array([steps(task, size) for size in sizes])
-    for k, size in enumerate(sizes):
-        answer = write(x[k], size, bits, random)
-        end = lengths[k]
+    draw = {"copy": _copy, "recall": _recall, "sort": _sort}[task]
+    drawn = [draw(size, bits, random) for size in sizes]
+    return padded(drawn, steps(task, max(most, *sizes)))
+
+
+def padded(sequences: Sequence[tuple[np.ndarray, np.ndarray]], room: int = 0) -> Sequences:
+    """What the net sees of each sequence (`seen`) and its answer (vectors, bits), as one.
+
+    Args:
+        room: for how many steps there is room; by default for the longest sequence.
+    """
+    lengths = np.array([len(sight) for sight, _ in sequences])
+    room, bits = max(room, int(lengths.max())), sequences[0][1].shape[1]
+    x = np.zeros((len(sequences), room, bits + 2), np.float32)
+    y = np.zeros((len(sequences), room, bits), np.float32)
+    counts = np.zeros((len(sequences), room), np.float32)
+    for k, (sight, answer) in enumerate(sequences):
+        end = len(sight)
+        x[k, :end] = sight
         y[k, end - len(answer) : end] = answer
         counts[k, end - len(answer) : end] = 1
     return Sequences(x, lengths, y, counts)
@@ -116,33 +126,49 @@ def _known(task: str) -> str:
     return task
 
 
-def _copy(x: np.ndarray, size: int, bits: int, random: np.random.Generator) -> np.ndarray:
-    """Beginning, vectors, end."""
+def seen(task: str, vectors: np.ndarray, priorities: np.ndarray | None = None) -> np.ndarray:
+    """What the net sees of a sequence, float32 (steps, bits + 2): vectors and marks, and zeros
+    while it writes.
+
+    Args:
+        vectors: bits (vectors, bits); in `recall` (items + 1, ITEM, bits), last the item that is
+            asked for.
+        priorities: in `sort` from -1 to 1, one of each vector.
+
+    >>> seen("copy", np.ones((1, 8)))[:, 7:].tolist()
+    [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    """
+    size, bits = len(vectors) - (_known(task) == "recall"), TASKS[task].bits
+    x = np.zeros((steps(task, size), bits + 2), np.float32)
+    if task == "copy":  # beginning, vectors, end
+        x[0, bits] = x[size + 1, bits + 1] = 1
+        x[1 : size + 1, :bits] = vectors
+    elif task == "sort":  # vectors with their priorities, end
+        x[:size, :bits], x[:size, bits], x[size, bits + 1] = vectors, priorities, 1
+    else:  # a mark before each item, another one before and after the item that is asked for
+        for k, item in enumerate(vectors):
+            begin = k * (ITEM + 1)
+            x[begin, bits + (k == size)] = 1
+            x[begin + 1 : begin + 1 + ITEM, :bits] = item
+        x[(size + 1) * (ITEM + 1), bits + 1] = 1
+    return x
+
+
+def _copy(size: int, bits: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     vectors = random.integers(0, 2, (size, bits))
-    x[0, bits] = x[size + 1, bits + 1] = 1
-    x[1 : size + 1, :bits] = vectors
-    return vectors
+    return seen("copy", vectors), vectors
 
 
-def _recall(x: np.ndarray, size: int, bits: int, random: np.random.Generator) -> np.ndarray:
-    """A mark before each item, another one before and after the item that is asked for."""
+def _recall(size: int, bits: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     items = random.integers(0, 2, (size, ITEM, bits))
     asked = int(random.integers(0, size - 1))
-    for k, item in enumerate([*items, items[asked]]):
-        begin = k * (ITEM + 1)
-        x[begin, bits + (k == size)] = 1
-        x[begin + 1 : begin + 1 + ITEM, :bits] = item
-    x[(size + 1) * (ITEM + 1), bits + 1] = 1
-    following: np.ndarray = items[asked + 1]
-    return following
+    return seen("recall", np.array([*items, items[asked]])), items[asked + 1]
 
 
-def _sort(x: np.ndarray, size: int, bits: int, random: np.random.Generator) -> np.ndarray:
-    """Vectors with priorities from -1 to 1, end; the highest priority is written first."""
+def _sort(size: int, bits: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The highest priority is written first."""
     vectors, priority = random.integers(0, 2, (size, bits)), random.uniform(-1, 1, size)
-    x[:size, :bits], x[:size, bits], x[size, bits + 1] = vectors, priority, 1
-    ordered: np.ndarray = vectors[np.argsort(-priority)]
-    return ordered
+    return seen("sort", vectors, priority), vectors[np.argsort(-priority)]
 
 
 class FreshSequences:
@@ -297,16 +323,28 @@ def train_memory(
 def draw_weightings(
     model: MemoryNet, size: int, path: str | os.PathLike[str] | None = None, seed: int = 2
 ) -> Figure:
+    """`draw_sequence` of a random sequence of so many vectors (or items).
+
+    Raises ImportError and OptionError as `draw_sequence` does.
+    """
+    found = make(model.task, [size], np.random.default_rng(seed))
+    return draw_sequence(model, found, path)
+
+
+def draw_sequence(
+    model: MemoryNet, found: Sequences, path: str | os.PathLike[str] | None = None
+) -> Figure:
     """A sequence, what the machine writes, and where its heads are at each step, as a picture.
 
     Args:
-        model: with net "ntm". size: vectors (or items) of the sequence.
+        model: with net "ntm". found: the sequence, alone.
 
     Raises ImportError if matplotlib is missing, OptionError for an LSTM.
     """
     if model.net != "ntm":
-        raise OptionError(f"draw_weightings: expected a net 'ntm', got {model.net!r}")
-    found = make(model.task, [size], np.random.default_rng(seed))
+        raise OptionError(
+            f"a picture of weightings: expected a net 'ntm', got {model.net!r}, which has no heads"
+        )
     outputs, places = model.ntm.predict(found.x)
     written = found.counts[0][:, None] / (1 + np.exp(-outputs[0].astype(np.float64)))
     reading = model.ntm.read_heads

@@ -356,7 +356,7 @@ def test_help_loads_neither_numba_nor_numpy():
         (
             ["qqqq"],
             "No such command 'qqqq'. There is train, sample, translate, recognise, transcribe, "
-            "tag, info, warmup.",
+            "tag, remember, info, warmup.",
         ),
     ],
 )
