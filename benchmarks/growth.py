@@ -51,8 +51,8 @@ ROOM, UNITS = 1 << 30, 16
 INPUTS = 32
 
 
-def feed_of(kind: str, size: dict[str, int]) -> ArrayFeed:
-    """A trainer's feed for random data."""
+def feed_of(kind: str, size: dict[str, int]) -> tuple[fnn.Trainer, ArrayFeed]:
+    """A trainer, which its feed does not keep, and the feed, for random data."""
     width, rng = size["width"], np.random.default_rng(0)
     samples = max(size["samples"], size["batch"])
     if kind == "LSTM":
@@ -69,7 +69,7 @@ def feed_of(kind: str, size: dict[str, int]) -> ArrayFeed:
     data = as_arrays(x, "x", "x"), as_arrays(y, "y", "y"), NO_ARRAYS
     feed = ArrayFeed(trainer, data, size["batch"], True, True)
     feed.rates[:] = trainer.rates(feed.steps)
-    return feed
+    return trainer, feed
 
 
 def steps_of(feed: ArrayFeed, workers: int) -> Callable[[int], None]:
@@ -125,7 +125,7 @@ def torch_memory(kind: str, size: dict[str, int]) -> int | None:
 def measured(kind: str, name: str, value: int, budget: float) -> dict[str, Any]:
     """Processor time and memory of a step of this size."""
     size = {**(LSTM if kind == "LSTM" else MLP), name: value}
-    feed = feed_of(kind, size)
+    _trainer, feed = feed_of(kind, size)
     steps = steps_of(feed, size.get("workers", 1))
     clock = time.process_time
     found = harness.alternate({"fastnn": steps}, 5, budget, clock=clock)["fastnn"]
@@ -156,10 +156,11 @@ def largest(kind: str) -> dict[str, Any]:
     base = {**(LSTM if kind == "LSTM" else MLP), "samples": 64}
     low, size = 0, 1024
     while abs(size - low) >= UNITS:  # nearly quadratic in the width, so a few steps are enough
-        low, feed = size, feed_of(kind, {**base, "width": size})
+        low = size
+        _trainer, feed = feed_of(kind, {**base, "width": size})
         size = int(size * (ROOM / total(feed)) ** 0.5) // UNITS * UNITS
     low = min(low, size)
-    feed = feed_of(kind, {**base, "width": low})
+    _trainer, feed = feed_of(kind, {**base, "width": low})
     steps_of(feed, 1)(1)
     work, state = memory_of(feed)
     torch = torch_memory(kind, {**base, "width": low})

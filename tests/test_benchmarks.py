@@ -258,7 +258,7 @@ def test_growth_of_a_small_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     rows = [growth.measured("MLP", "width", width, 0.001) for width in (16, 32)]
     assert rows[0]["state"] < rows[1]["state"]
     assert 0 < growth.exponent(rows, "work_per_sample") < 2
-    lstm = growth.feed_of("LSTM", {"width": 8, "batch": 2, "steps": 3, "samples": 4})
+    _trainer, lstm = growth.feed_of("LSTM", {"width": 8, "batch": 2, "steps": 3, "samples": 4})
     assert growth.total(lstm) == sum(growth.memory_of(lstm)) + 4 * (3 * growth.INPUTS * 4 + 8)
     growth.picture(rows + [{**row, "kind": "LSTM"} for row in rows], str(tmp_path / "a.png"))
     assert (tmp_path / "a.png").stat().st_size > 1000

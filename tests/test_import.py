@@ -54,7 +54,7 @@ def test_layers_and_trainer_load_neither_kernels_nor_the_planner() -> None:
     """Nor any optimiser: they come with the first model that is planned. (Counts, not times:
     `benchmarks/costs.py` measures those.)"""
     count, parts, heavy, more = python(WHAT_A_MODEL_NEEDS).splitlines()
-    assert int(count.split(" ", 1)[0]) < 230
+    assert int(count.split(" ", 1)[0]) < 235
     assert count.endswith(" []")
     few = {"fastnn.plan.lower.lowering"} | {
         f"fastnn.optim.{name}"

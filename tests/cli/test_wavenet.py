@@ -35,4 +35,4 @@ def test_trains_and_says(tmp_path, monkeypatch):
     assert "--prime is for models of text only" in result.output
     result = run("train", "wavenet", *small, "--output", folder, "--judge", tmp_path / "none")
     assert result.exit_code == 1
-    assert "expected the description" in result.output
+    assert "expected the checkpoint of a model of recordings" in result.output

@@ -24,6 +24,8 @@ ONLY_CPU = {
     "ctc.plain": "declares no kernel: sums in plain scaled numbers; on CUDA pairs with an exponent",
     "crf.near": "declares no kernel: sums in plain numbers; on CUDA always pairs with an exponent",
     "convolution.winograd": "3x3 by tiles; CUDA has a thread for each element",
+    "elementwise.added": "terms of sums added where they are computed, a rule of the CPU's plans",
+    "matmul.added": "likewise",
     "matmul.blocked": "blocks for the CPU's caches",
     "matmul.panels": "declares no kernel: the loops over the CPU's tile",
     "matmul.row": "declares no kernel: one row by w in the order in which it lies",
@@ -71,6 +73,15 @@ KERNELS_ONLY_CPU = {
     "lstm_backward": "likewise",
     "rnn_forward": "likewise",
     "rnn_backward": "likewise",
+    **{
+        f"{call}_add": "a term of a sum, added where it is computed"
+        for call in (
+            "multiply_forward",
+            "multiply_backward_a",
+            "multiply_backward_b",
+            "square_backward",
+        )
+    },
     "check_columns": "CUDA looks at gradients themselves",
     "transpose_weights": "transposed recurrent weights for single rows on the CPU",
     "sequence_backward_input": "on CUDA plain products over all steps",

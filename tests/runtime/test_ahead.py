@@ -111,7 +111,7 @@ def test_common_variants_cover_a_training_program():
     x, y = np.ones((6, 5), np.float32), np.zeros(6, np.int64)
     trainer.fit(x, y, batch_size=3, verbose=False)
     program = next(iter(trainer._built.values())).program
-    needed = ahead.variants(program, trainer.session.memory)
+    needed = ahead.variants(program, {**trainer.session.memory, "data/x0": x, "data/y0": y})
     assert len(needed) > 15
     assert set(needed) <= set(ahead.common_variants())
 
