@@ -8,6 +8,7 @@ import functools
 import gc
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -87,10 +88,12 @@ def _place(path):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    from xdist.scheduler import LoadFileScheduling
+    from tests.by_file import ByFile
 
-    class ByFile(LoadFileScheduling):
-        def _split_scope(self, nodeid):
-            return nodeid if any(name in nodeid for name in APART) else super()._split_scope(nodeid)
+    return ByFile(config, log, APART)
 
-    return ByFile(config, log)
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem):
+    """Says at once in which test a process ended; the summary comes only when all have run."""
+    print(f"\nthe process ended that ran {crashitem}", file=sys.__stderr__, flush=True)
