@@ -70,6 +70,10 @@ DIRECT_CPU |= {
         words=np.zeros((_N, words_needed(_C)), np.int64),
         room=np.zeros((_N, room_needed(4)), np.float32),
     ),
+    "linear_forward_blocked": dict(
+        x=numbers(_N, _C), w=numbers(_C, _K), bias=numbers(_K), y=numbers(_N, _K),
+        scratch=np.zeros((_N, scratch_columns(_N, 4)), np.float32),
+    ),
     "linear_forward_blocked_sparse": dict(
         x=_ZEROS, w=numbers(_C, _K), bias=numbers(_K), y=numbers(_N, _K),
         words=np.zeros((_N, words_needed(_C)), np.int64),
@@ -111,20 +115,20 @@ DIRECT_CPU |= {
         )
     },
 }  # fmt: skip
-#: images of 4x6 with one tile's padding, for vectors of up to 16 lanes
-_IMAGE, _MADE = numbers(3, 4, 6, 32), numbers(3, 4, 6, 16)
+#: images of 4x6 with one tile's padding, for vectors of up to 16 lanes, of which halves are whole
+_IMAGE, _MADE = numbers(3, 4, 6, 32), numbers(3, 4, 6, 32)
 _ROOM = tile_room(_MADE.shape, 32, 1, 16)
 DIRECT_CPU |= {
-    "winograd_weights": dict(w=numbers(3, 3, 32, 16), u=numbers(16, 32, 16)),
-    "winograd_weights_turned": dict(u=numbers(16, 32, 16), turned=numbers(16, 16, 32)),
-    "winograd_weights_gradient": dict(du=numbers(16, 32, 16), dw=numbers(3, 3, 32, 16)),
+    "winograd_weights": dict(w=numbers(3, 3, 32, 32), u=numbers(16, 32, 32)),
+    "winograd_weights_turned": dict(u=numbers(16, 32, 32), turned=numbers(16, 32, 32)),
+    "winograd_weights_gradient": dict(du=numbers(16, 32, 32), dw=numbers(3, 3, 32, 32)),
     "winograd_forward": dict(
-        x=_IMAGE, u=numbers(16, 32, 16), bias=numbers(16), y=_MADE,
+        x=_IMAGE, u=numbers(16, 32, 32), bias=numbers(32), y=_MADE,
         room=np.zeros((3, _ROOM), np.float32), top=1, left=1, lines=1,
     ),
     "winograd_backward_weight": dict(
-        x=_IMAGE, dy=_MADE, du=numbers(16, 32, 16), top=1, left=1,
-        room=np.zeros((16, tile_room(_MADE.shape, 32, 0, 16) // 4 + 1 + 6 * 48), np.float32),
+        x=_IMAGE, dy=_MADE, du=numbers(16, 32, 32), top=1, left=1,
+        room=np.zeros((16, tile_room(_MADE.shape, 32, 0, 16) // 4 + 1 + 6 * 64), np.float32),
     ),
 }  # fmt: skip
 #: two sequences of 5 steps, of which one has 3

@@ -273,7 +273,8 @@ def test_narrower_vectors(bits: int) -> None:
 @pytest.mark.skipif(target.host().name not in ("AVX-512", "AVX2"), reason="reads AVX code")
 @pytest.mark.parametrize("dtype", TYPES)
 def test_inner_loop_is_pure_vector_code(dtype: str) -> None:
-    """The main tile's loop: all its multiply-adds, no call, nothing on the stack."""
+    """The main tile's loop: all its multiply-adds, no call, no vector on the stack. With AVX-512,
+    up to three distances of what is fetched ahead lie there: all other registers are taken."""
     host = target.host()
     rows, vectors = tile.shapes()[tile.MAIN]
     kind = f"v{host.lanes(np.dtype(dtype).itemsize)}f{8 * np.dtype(dtype).itemsize}"
@@ -290,4 +291,6 @@ def test_inner_loop_is_pure_vector_code(dtype: str) -> None:
     assert len(re.findall(rf"vfmadd\w+.*%{register}", loop)) % (rows * vectors) == 0
     assert len(re.findall("vfmadd", loop)) >= rows * vectors
     assert "call" not in loop
-    assert "rsp" not in loop
+    on_stack = [line for line in loop.splitlines() if "rsp" in line]
+    assert len(on_stack) <= (3 if host.vector_bits == 512 else 0)
+    assert all(re.fullmatch(r"\tmovq\t-?\d+\(%rsp\), %r\w+", line) for line in on_stack)

@@ -136,7 +136,9 @@ def test_same_bits(n: int, c: int, k: int, share: float, dtype: str) -> None:
 @pytest.mark.parametrize("dtype", TYPES)
 def test_nothing_is_written_beside_the_scratch_memory(dtype: str) -> None:
     """Of the fewest rows that a range may have: what each of them brings is rounded up."""
-    rows, size = 2 * cpu_sparse.WORD, np.dtype(dtype).itemsize
+    size = np.dtype(dtype).itemsize
+    fewest = max(cpu_sparse.WORD, cpu_sparse.SUMS * target.host().lanes(size))
+    rows = 2 * fewest
     for columns in (64, 127):
         f = factors(70, columns, rows, dtype, 0.3)
         for name, per_row, letter in (
@@ -149,11 +151,11 @@ def test_nothing_is_written_beside_the_scratch_memory(dtype: str) -> None:
                 if other != name
             }
             memory = np.full((rows, per_row), -1, letter)
-            call(cpu_sparse_gradients.linear_backward_weight_turned_sparse, 0, cpu_sparse.WORD,
+            call(cpu_sparse_gradients.linear_backward_weight_turned_sparse, 0, fewest,
                  x=f["dy"], dy=f["x"], dw=np.empty((rows, columns), dtype), **{name: memory},
                  **more)  # fmt: skip
-            assert (memory[: cpu_sparse.WORD] != -1).any()
-            assert (memory[cpu_sparse.WORD :] == -1).all(), (name, columns)
+            assert (memory[:fewest] != -1).any()
+            assert (memory[fewest:] == -1).all(), (name, columns)
 
 
 @pytest.mark.parametrize("share", [0.5, 0.65, 1.0])

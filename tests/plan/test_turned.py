@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import fastnn as fnn
 from fastnn import nn, ops, optim
 from fastnn.graph.graph import Graph
 from fastnn.graph.value import Repeat, Value
-from fastnn.kernels.cpu import target
+from fastnn.kernels.cpu import target, tile
 from fastnn.kernels.matmul.cpu import packed_shape
 from fastnn.kernels.matmul.cpu_turned import pays
 from fastnn.ops.declare import apply_effect
@@ -26,10 +27,14 @@ C, K = 20, 9
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU with vectors of 256 bits, whatever this one has."""
-    host = dataclasses.replace(target.host(), vector_bits=256)
-    monkeypatch.setattr(target, "host", lambda: host)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A CPU with 16 vector registers of 256 bits, whatever this one has."""
+    host = dataclasses.replace(target.host(), vector_bits=256, registers=16)
+    tile.shapes.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(target, "host", lambda: host)
+        yield
+    tile.shapes.cache_clear()
 
 
 def product(graph: Graph, packed: Value, rows: int) -> None:
