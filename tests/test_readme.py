@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import harness, readme
 from fastnn.kernels.declare import KERNELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,3 +80,29 @@ def test_options_of_the_command_line():
     assert len(shown) == 9
     for option, value in shown:
         assert str(defaults[option]) == value
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/measured.md"])
+def test_tables_are_those_of_the_results(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    tables = readme.pages(harness.RESULTS)[page]
+    assert readme.between(text, tables) == text, "python -m benchmarks.readme"
+    assert len(tables) >= 2
+
+
+def test_a_column_says_which_peers_it_lacks():
+    def file(threads, date, **seconds):
+        row = {"workload": "net", "batch": 1, "threads": threads, "ratio": 2.0}
+        row["seconds"] = {name: {"median": time} for name, time in seconds.items()}
+        where = {"cpu": "cpu", "simd": "AVX2", "date": date, "load": 0, "cores": 1}
+        return {"environment": where, "rows": [row], "command": ""}
+
+    old = file(1, "2026-01-01", fastnn=1e-6, jax=3e-5)
+    new = file(1, "2026-01-02", **{"fastnn": 2e-6, "jax": 9.96e-6, "jax loop": 4e-3})
+    two = file(2, "2026-01-03", **{"fastnn": 2e-6, "jax": 1e-4, "jax loop": 4e-3})
+    head, *_, row = readme.short([old, new, two]).splitlines()
+    assert "1 thread of a cpu" in head
+    assert row == "| net | 1 | 2.0 µs | 10 µs (JAX) | 2.00 | 2.00 | 2.00 |"
+    shown = " ".join(readme.short([old, new, two]).split())
+    assert "(* without JAX, compiled loop)" in shown
+    assert "| cpu, 1 thread * | cpu, 1 thread | cpu, 2 threads |" in shown
