@@ -11,7 +11,6 @@ from __future__ import annotations
 from ..cpu.parts import (
     load_part,
     store_part,
-    strip_add,
     strip_fma,
     strip_lanes,
     strip_load,
@@ -20,40 +19,15 @@ from ..cpu.parts import (
 )
 from ..declare import helper, kernel
 from ..places import Place
-from ..simd import fma, lanes, splat
-from .grid import Grid, Steps
-from .windows import end_inside, first_inside
-
-
-@helper
-def part_fma(a, b, c):
-    """a*b + c of one vector; `strip_fma` is the same for four."""
-    return fma(a, b, c)
+from ..simd import lanes
+from .depthwise import Sample, convolve, part_fma, part_splat
+from .grid import Grid
 
 
 @helper
 def part_add(a, b):
     """a + b of one vector; `strip_add` is the same for four."""
     return a + b
-
-
-@helper
-def part_splat(x, value):
-    """One vector with this number in every lane; `strip_splat` is the same for four."""
-    return splat(x, value)
-
-
-@helper
-def window_sum(take, add, fill, x, x_steps, w, w_steps, i, j, rest):
-    """The sum over i[0] <= i < i[1] and j[0] <= j < j[1] of x*w, of `rest` channels: of a window
-    at x and of the weights at w, with steps between the lines and places of either."""
-    total = fill(x.array, 0.0)
-    for a in range(i[0], i[1]):
-        for b in range(j[0], j[1]):
-            found = take(x.array, x.at + a * x_steps.line + b * x_steps.place, rest)
-            factor = take(w.array, w.at + a * w_steps.line + b * w_steps.place, rest)
-            total = add(found, factor, total)
-    return total
 
 
 @kernel
@@ -73,40 +47,13 @@ def depthwise_forward(
 ):
     """y[n,p,q,c] = bias[c] + sum over i, j of x[n, ..., c]*w[i,j,c]"""
     rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
-    kernel_h, kernel_w = w.shape[0], w.shape[1]
-    x_steps = Steps(dilation_h * columns * channels, dilation_w * channels)
-    w_steps = Steps(kernel_w * channels, channels)
+    places_h, places_w = y.shape[1], y.shape[2]
+    grid = Grid(places_w, w.shape[0], w.shape[1], 1, stride_h, stride_w, dilation_h, dilation_w,
+                top, left)  # fmt: skip
     for n in range(lo, hi):
-        at = n * y.shape[1] * y.shape[2] * channels
-        for p in range(y.shape[1]):
-            row = p * stride_h - top
-            i0 = first_inside(row, dilation_h)
-            i1 = end_inside(row, dilation_h, rows, kernel_h)
-            for q in range(y.shape[2]):
-                column = q * stride_w - left
-                j0 = first_inside(column, dilation_w)
-                j1 = end_inside(column, dilation_w, columns, kernel_w)
-                source = ((n * rows + row) * columns + column) * channels
-                c = 0
-                while c + strip_lanes(x) <= channels:
-                    total = window_sum(
-                        strip_load, strip_fma, strip_splat, Place(x, source + c), x_steps,
-                        Place(w, c), w_steps, (i0, i1), (j0, j1), channels - c,
-                    )  # fmt: skip
-                    if bias.size:
-                        total = strip_add(total, strip_load(bias, c, channels - c))
-                    strip_store(y, at + c, total, channels - c)
-                    c += strip_lanes(x)
-                while c < channels:
-                    part = window_sum(
-                        load_part, part_fma, part_splat, Place(x, source + c), x_steps,
-                        Place(w, c), w_steps, (i0, i1), (j0, j1), channels - c,
-                    )  # fmt: skip
-                    if bias.size:
-                        part = part + load_part(bias, c, channels - c)
-                    store_part(y, at + c, part, channels - c)
-                    c += lanes(x)
-                at += channels
+        image = Sample(x, n * rows * columns * channels, channels, rows, columns)
+        outputs = Sample(y, n * places_h * places_w * channels, channels, places_h, places_w)
+        convolve(image, w, outputs, Place(bias, 0 if bias.size else -1), grid)
 
 
 @helper
@@ -131,6 +78,21 @@ def place_sum(take, add, fill, dy, sample, w, grid, h, column, channel, rest):
     return total
 
 
+@helper
+def backwards(dy, w, dx, grid, n):
+    """Sample n of dx, of windows of stride 1: the convolution of dy's, both from the last place to
+    the first, so that the elements of a window have their order."""
+    places_h, places_w, channels = dy.shape[1], dy.shape[2], dy.shape[3]
+    rows, columns = dx.shape[1], dx.shape[2]
+    turned = Grid(columns, grid.kernel_h, grid.kernel_w, 1, 1, 1, grid.dilation_h, grid.dilation_w,
+                  rows - places_h + grid.top, columns - places_w + grid.left)  # fmt: skip
+    given = Sample(
+        dy, ((n + 1) * places_h * places_w - 1) * channels, -channels, places_h, places_w
+    )
+    made = Sample(dx, ((n + 1) * rows * columns - 1) * channels, -channels, rows, columns)
+    convolve(given, w, made, Place(w, -1), turned)
+
+
 @kernel
 def depthwise_backward_input(
     dy: "in rows f[N,P,Q,C]",
@@ -149,6 +111,10 @@ def depthwise_backward_input(
     channels = dy.shape[3]
     grid = Grid(dy.shape[2], w.shape[0], w.shape[1], 1, stride_h, stride_w, dilation_h, dilation_w,
                 top, left)  # fmt: skip
+    if stride_h == 1 and stride_w == 1:
+        for n in range(lo, hi):
+            backwards(dy, w, dx, grid, n)
+        return
     for n in range(lo, hi):
         at = n * dx.shape[1] * dx.shape[2] * channels
         sample = n * dy.shape[1] * dy.shape[2] * channels
@@ -170,67 +136,3 @@ def depthwise_backward_input(
                     store_part(dx, at + c, part, channels - c)
                     c += lanes(dx)
                 at += channels
-
-
-@helper
-def sample_sum(take, add, plus, fill, x, x_steps, dy, dy_steps, p, q, rest):
-    """The sum over p[0] <= p < p[1] of those over q[0] <= q < q[1] of x*dy, of `rest` channels,
-    with steps between the lines and places of either."""
-    total = fill(x.array, 0.0)
-    for a in range(p[0], p[1]):
-        part = fill(x.array, 0.0)
-        for b in range(q[0], q[1]):
-            found = take(x.array, x.at + a * x_steps.line + b * x_steps.place, rest)
-            given = take(dy.array, dy.at + a * dy_steps.line + b * dy_steps.place, rest)
-            part = add(found, given, part)
-        total = plus(total, part)
-    return total
-
-
-@kernel(grain=16, factors=("x", "dy"))
-def depthwise_backward_weight(
-    x: "in cols f[N,H,W,C]",
-    dy: "in cols f[N,P,Q,C]",
-    dw: "out cols f[D,C]",  # D = I*J
-    kernel_w: "int",
-    stride_h: "int",
-    stride_w: "int",
-    dilation_h: "int",
-    dilation_w: "int",
-    top: "int",
-    left: "int",
-    lo: "begin",
-    hi: "end",
-):
-    """dw[d,c] = sum over samples and positions of x[n, ..., c]*dy[n,p,q,c]: of a row of positions,
-    of a sample, then of the samples."""
-    rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
-    places_h, places_w = dy.shape[1], dy.shape[2]
-    x_steps = Steps(stride_h * columns * channels, stride_w * channels)
-    dy_steps = Steps(places_w * channels, channels)
-    for n in range(x.shape[0]):  # a sample stays in the cache for all elements of the window
-        for d in range(dw.shape[0]):
-            row, column = d // kernel_w * dilation_h - top, d % kernel_w * dilation_w - left
-            p = first_inside(row, stride_h), end_inside(row, stride_h, rows, places_h)
-            q = first_inside(column, stride_w), end_inside(column, stride_w, columns, places_w)
-            here = ((n * rows + row) * columns + column) * channels
-            there = n * places_h * places_w * channels
-            c, at = lo, d * channels
-            while c + strip_lanes(x) <= hi:
-                total = sample_sum(
-                    strip_load, strip_fma, strip_add, strip_splat, Place(x, here + c), x_steps,
-                    Place(dy, there + c), dy_steps, p, q, hi - c,
-                )  # fmt: skip
-                if n > 0:
-                    total = strip_add(strip_load(dw, at + c, hi - c), total)
-                strip_store(dw, at + c, total, hi - c)
-                c += strip_lanes(x)
-            while c < hi:
-                part = sample_sum(
-                    load_part, part_fma, part_add, part_splat, Place(x, here + c), x_steps,
-                    Place(dy, there + c), dy_steps, p, q, hi - c,
-                )  # fmt: skip
-                if n > 0:
-                    part = load_part(dw, at + c, hi - c) + part
-                store_part(dw, at + c, part, hi - c)
-                c += lanes(x)

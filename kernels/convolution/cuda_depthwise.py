@@ -6,6 +6,7 @@ from ..cuda.device import cast, cuda, flat_index
 from ..declare import cuda_kernel
 from ..simd import fma
 from . import cpu_depthwise as cpu
+from . import cpu_depthwise_weight
 from .cuda_elements import (
     PARTS,
     add_parts,
@@ -56,7 +57,7 @@ def depthwise_backward_input(dy, w, dx, stride_h, stride_w, dilation_h, dilation
         dx[n, h, column, c] = total
 
 
-@cuda_kernel(like=cpu.depthwise_backward_weight, launch=weights_launch("C"))
+@cuda_kernel(like=cpu_depthwise_weight.depthwise_backward_weight, launch=weights_launch("C"))
 def depthwise_backward_weight(
     x, dy, dw, kernel_w, stride_h, stride_w, dilation_h, dilation_w, top, left
 ):
