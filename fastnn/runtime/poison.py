@@ -4,8 +4,8 @@
 that the step writes and the rows of predictions are filled with a pattern that is a signalling NaN
 in either float type and an absurd number as an integer. So a call that reads what nobody wrote
 shows in the results, instead of finding what an earlier step left there. In loops each step fills
-what it may not have from the step before. Programs are the same otherwise; where the mode is off,
-nothing of it is in them.
+what it may not have from the step before. A program with an operand beside its segment's memory is
+refused. Programs are the same otherwise; where the mode is off, nothing of it is in them.
 """
 
 from __future__ import annotations

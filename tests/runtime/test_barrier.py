@@ -185,7 +185,7 @@ def test_workers_that_dawdle_between_all_barriers(workers: int) -> None:
     def fill(graph: Graph) -> dict[str, Value]:
         late = graph.leaf("late", (items,), "state", dtype="i", offset=0)
         a, b = (
-            graph.leaf(name, (items,), "counts", dtype="i", offset=8 * items * k)
+            graph.leaf(name, (items,), "counts", dtype="i", offset=items * k)
             for k, name in enumerate("ab")
         )
         for source, target in ((a, b), (b, a), (a, b), (b, a)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import pytest
 
 import fastnn as fnn
 from fastnn import nn, ops, optim
+from fastnn.errors import ProgramError
 from fastnn.graph.graph import Graph
 from fastnn.kernels.declare import KERNELS, Array
 from fastnn.ops.declare import apply_effect
 from fastnn.plan import planner, verify
 from fastnn.plan.program import Operand
 from fastnn.runtime import poison
+from fastnn.runtime.cpu import poison as cpu_poison
+from fastnn.runtime.cpu.execute import BoundProgram, allocate
 
 
 class Everything(nn.Module):
@@ -122,7 +126,6 @@ def test_what_nobody_wrote_shows(kernel: str, nth: int, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("nth", [0, 1])
 def test_the_verifier_finds_it(kernel: str, nth: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from fastnn.engine import plans
-    from fastnn.errors import ProgramError
 
     monkeypatch.setattr(plans, "look", without(kernel, nth))
     rng = np.random.default_rng(0)
@@ -173,8 +176,6 @@ def test_outputs_are_written_completely(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_segment_that_nobody_declared_is_refused() -> None:
-    from fastnn.errors import ProgramError
-
     graph = Graph(2)
     y = graph.leaf("mine", (2, 3), "mine", offset=0)
     apply_effect(graph, "affine", x=graph.full((2, 3), 1.0), y=y, scale=1.0, shift=0.0)
@@ -182,3 +183,25 @@ def test_a_segment_that_nobody_declared_is_refused() -> None:
         planner.plan(graph, {})
     program = planner.plan(graph, {}, carried=["mine"])
     verify.verify(program)
+
+
+@pytest.mark.parametrize(("offset", "elements"), [(6, 6), (0, 5)])
+def test_a_program_beside_its_memory_is_refused(offset: int, elements: int) -> None:
+    graph = Graph(2)
+    y = graph.leaf("mine", (2, 3), "mine", offset=offset)
+    apply_effect(graph, "affine", x=graph.full((2, 3), 1.0), y=y, scale=1.0, shift=0.0)
+    program = planner.plan(graph, {}, carried=["mine"])
+    memory = {"mine": np.zeros(elements, np.float32)}
+    allocate(program, memory)
+    with pytest.raises(ProgramError, match=rf"affine, y: bytes .* of 'mine', .* {4 * elements}"):
+        BoundProgram(program, memory)
+
+
+@pytest.mark.parametrize(
+    ("strides", "reach"),
+    [((), (32, 56)), ((8,), (32, 72)), ((-16, 4), (0, 72)), ((0, 24), (32, 152))],
+)
+def test_where_an_operand_is_in_all_steps(strides: tuple[int, ...], reach: tuple[int, int]) -> None:
+    operand = Operand("work", 32, (2, 3), "f", strides=strides)
+    assert cpu_poison._reach(operand, [3, 5], 4) == reach
+    assert cpu_poison._reach(replace(operand, dims=(0, 3)), [3, 5], 4)[1] == reach[0]

@@ -16,6 +16,7 @@ from fastnn.runtime import poison
 from fastnn.runtime.cpu import compiler, layout
 from fastnn.runtime.cpu.memory import Memory, constants_of
 from fastnn.runtime.cpu.placed import Placed, addresses
+from fastnn.runtime.cpu.poison import refuse_beside
 from fastnn.runtime.cpu.records import Tables, slots
 from fastnn.runtime.cpu.sizes import Sizes
 from fastnn.runtime.segment import aligned_zeros
@@ -32,6 +33,8 @@ class BoundProgram:
         self.memory = memory
         tables = Tables(program, memory)
         table, self.poison = tables.table, tables.poison
+        if poison.enabled():
+            refuse_beside(program, table, memory)
         #: the calls of the table, None where a loop begins or ends
         self.called = table.calls
         self.loops: Any = table.loops
@@ -86,7 +89,10 @@ class BoundProgram:
 
     def tables_of(self, program: Program) -> Tables:
         """The tables of a smaller program in the same memory."""
-        return Tables(program, self.memory, self.poison, self.sizes.tables)
+        tables = Tables(program, self.memory, self.poison, self.sizes.tables)
+        if poison.enabled():
+            refuse_beside(program, tables.table, self.memory)
+        return tables
 
     def readers(self, segment: str, offset: int) -> list[tuple[int, int]]:
         """Where the address of something in memory is: calls, and words of their records."""
