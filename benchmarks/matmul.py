@@ -22,7 +22,7 @@ from benchmarks.kernels import aligned, caller
 from fastnn.kernels.declare import KERNELS
 from fastnn.kernels.matmul import cpu_blocked as matmul_blocked
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
-from fastnn.kernels.matmul.cpu_turned import pays, turned_columns
+from fastnn.kernels.matmul.cpu_turned import blocks_pay, pays, turned_columns
 
 SQUARE = (64, 128, 256, 512, 1024, 2048)
 CASES = [
@@ -52,8 +52,11 @@ class Product:
         self.bias = rng.standard_normal(k).astype(np.float32)
         self.calls: list[Callable[[int], None]] = []
         self.kernel = getattr(choose_linear(n, c, k, 4, threads), kind)
+        traits = KERNELS[self.kernel].traits
         if pays(n, c, k, 4):
-            self.kernel = KERNELS[self.kernel].traits.turned_as or self.kernel
+            self.kernel = traits.turned_as or self.kernel
+        elif blocks_pay(n):
+            self.kernel = traits.blocked_as or self.kernel
         getattr(self, kind)()
 
     def call(self, name: str, **operands: Any) -> None:

@@ -95,6 +95,8 @@ class Traits:
     packed_as: str = ""
     #: the kernel that computes the same from the matrix that is packed for it ("w")
     turned_as: str = ""
+    #: the same, packing that matrix block by block
+    blocked_as: str = ""
     #: the kernel that computes the same and leaves out elements of the left factor that are 0, or
     #: of the right one, `dy`
     sparse_as: str = ""

@@ -1,7 +1,8 @@
 """Products with a transposed matrix: few rows are turned, not the matrix packed.
 
 Lowering has the transposed matrix packed, once a step however often it is read. If one product
-alone reads it, and has few rows, the copy mostly costs more than it saves (`matmul/cpu_turned.py`).
+alone reads it, and has few rows, the copy mostly costs more than it saves (`matmul/cpu_turned.py`):
+the rows are turned, or each worker packs the matrix for itself, block by block.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 
 from fastnn.graph.value import Value
 from fastnn.kernels.declare import kernel_of
-from fastnn.kernels.matmul.cpu_turned import pays, turned_columns
+from fastnn.kernels.matmul.cpu_blocked import own_columns
+from fastnn.kernels.matmul.cpu_turned import blocks_pay, pays, turned_columns
 from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import Lowering
 
@@ -40,7 +42,12 @@ def turned(lowered: Lowering, given: Sequence[Call]) -> list[Call]:
             # not over time: each length on another side of `pays` would have a plan of its own
             if len(dy.shape) == 2 and pays(rows, *w.shape, itemsize):
                 gone.add(packing)
-                call = _turned(lowered, call, w, rows)
+                kernel = traits.turned_as
+                call = _plain(lowered, call, kernel, w, rows, turned_columns(w.shape[-1]))
+            elif len(dy.shape) == 2 and blocks_pay(rows):
+                gone.add(packing)
+                kernel, columns = traits.blocked_as, own_columns(rows, *w.shape, itemsize)
+                call = _plain(lowered, call, kernel, w, rows, columns)
         calls.append(call)
         written = {v.root for _, p, v in call.arrays() if p.writes}
         made = {packed: before for packed, before in made.items()
@@ -50,11 +57,13 @@ def turned(lowered: Lowering, given: Sequence[Call]) -> list[Call]:
     return [call for call in calls if call not in gone]
 
 
-def _turned(lowered: Lowering, call: Call, w: Value, rows: int) -> Call:
+def _plain(
+    lowered: Lowering, call: Call, kernel: str, w: Value, rows: int, columns: int
+) -> Call:  # fmt: skip
+    """The call by a kernel that takes the plain matrix, and so many columns of scratch memory."""
     dy, dx = call.operands["dy"], call.operands["dx"]
-    key = ("turned", rows, w.shape[-1], dy.batched)
+    key = ("turned", rows, columns, dy.batched)
     if key not in lowered.memo:
-        shape = rows, turned_columns(w.shape[-1])
-        lowered.memo[key] = lowered.value(shape, name="scratch", batched=dy.batched)
+        lowered.memo[key] = lowered.value((rows, columns), name="scratch", batched=dy.batched)
     operands = {"dy": dy, "w": w, "dx": dx, "scratch": lowered.memo[key]}
-    return replace(call, kernel=kernel_of(call.kernel).traits.turned_as, operands=operands)
+    return replace(call, kernel=kernel, operands=operands)

@@ -22,7 +22,7 @@ from ..cpu import target
 from ..cpu.tile import panel_width, tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
 from ..places import Matrix, Place, Rows
-from ..simd import fill_like, fma, is32, lanes, load, load_first, store, sum_lanes
+from ..simd import fill_like, fma, is32, lanes, load, load_first, splat, store, sum_lanes
 from .cpu_panels import BLOCK_BYTES, DEPTH_BYTES, panel, product
 from .cpu_row import one_row, outer
 
@@ -131,6 +131,7 @@ def linear_forward_columns(
     **BACKWARD,
     rounds=("dy",),
     turned_as="linear_backward_input_turned",
+    blocked_as="linear_backward_input_blocked",
     sparse_as="linear_backward_input_sparse",
 )
 def linear_backward_input(
@@ -311,6 +312,10 @@ def pack_panels_transposed(
         for j in range(by_blocks, valid):
             for i in range(k):
                 packed[q, i * width + j] = w[top + j, i]
-        for j in range(valid, width):
+        if valid < width:
+            zero, edge = splat(packed, 0.0), (valid + step - 1) // step * step
             for i in range(k):
-                packed[q, i * width + j] = 0.0
+                for j in range(valid, edge):
+                    packed[q, i * width + j] = 0.0
+                for j in range(edge, width, step):
+                    store(packed, at + i * width + j, zero)

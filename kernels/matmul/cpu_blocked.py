@@ -10,7 +10,7 @@ Scratch memory is a part of a row array: S elements for every row of the batch, 
 its own. Sums are chains of fused multiply-adds in the order of the depth, as in `matmul`.
 """
 
-from ..cpu.tile import tile_height, tile_lanes, tile_width, transpose_block
+from ..cpu.tile import panel_width, tile_height, tile_lanes, tile_width, transpose_block
 from ..declare import helper, kernel
 from ..places import Matrix, Place, Rows
 from ..simd import is32, lanes, load, load_first, store, store_first
@@ -33,6 +33,13 @@ SHARES = 16
 def scratch_columns(rows: int, itemsize: int) -> int:
     """S, the elements of scratch memory for each row of a batch."""
     return min(max(BLOCK_BYTES // itemsize * SHARES // max(rows, 1), 64), 2048)
+
+
+def own_columns(rows: int, c: int, k: int, itemsize: int) -> int:
+    """S where the weight of c x k numbers is small: the share of each worker holds all of it."""
+    width = panel_width(itemsize)
+    whole = -(-c // width) * width * k * SHARES
+    return max(min(scratch_columns(rows, itemsize), -(-whole // rows)), 64)
 
 
 @helper

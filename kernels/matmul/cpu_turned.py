@@ -23,7 +23,7 @@ from ..declare import helper, kernel
 from ..places import Matrix, Place, Rows
 from ..signature import signature_of
 from ..simd import load_first, store_first
-from .cpu import BACKWARD
+from .cpu import BACKWARD, FEW
 from .cpu_blocked import linear_backward_input_blocked
 from .cpu_panels import last_columns, panel
 
@@ -32,9 +32,15 @@ from .cpu_panels import last_columns, panel
 STRIP = 48
 #: rows for which it may pay; above, both ways take equally long (256 rows 0.95 to 1.06)
 FEWEST, MOST = 8, 128
+#: the same with vectors of 512 bits: above, blocks take 1.02 to 1.06 of the time, but leave zeros
+#: out
+MOST_WIDE = 63
 #: Cycles on a Zen 3 (AVX2): a chain of multiply-adds until its next one; packing a row of a panel;
 #: turning as many numbers as such a row has; one call more.
 LATENCY, PACK, TURN, CALL = 4, 8, 2, 100
+#: Cycles on a Zen 4 (AVX-512), one multiply-add each: packing a vector of a weight, block by block,
+#: of one beyond L2, turning a vector.
+PACK_WIDE, PACK_FAR, TURN_WIDE, FAR = 5, 10, 5, 1 << 20
 
 
 def tile_cycles(rows: int, columns: int, itemsize: int, joined: bool = False) -> int:
@@ -62,15 +68,40 @@ def pays(rows: int, c: int, k: int, itemsize: int) -> bool:
 
     Of 594 cases from 8 x 4 x 4 to 128 x 512 x 512, measured on a Zen 3 in both types, choosing by
     it takes 0.6 % more than the quicker way on average, turning always 6. Where the weight is
-    packed already, as it is in a loop, the product by it is quicker for most sizes. Not measured
-    with vectors of 512 bits, whose tiles of 48 columns few rows fill.
+    packed already, as it is in a loop, the product by it is quicker for most sizes.
+
+    With vectors of 512 bits it is turning or blocks (`blocks_pay`), and rows of dy are columns of
+    tiles of one to three vectors: 16, 32 and 48 fill them.
     """
-    if not FEWEST <= rows <= MOST or target.host().vector_bits > 256:
+    if target.host().vector_bits > 256:
+        return FEW < rows <= MOST_WIDE and _wide_turned(rows, c, k, itemsize)
+    if not FEWEST <= rows <= MOST:
         return False
     width = panel_width(itemsize)
     turned = tile_cycles(c, rows, itemsize, True) * k + TURN * rows * (c + k) // width
     packed = tile_cycles(rows, c, itemsize) * k + PACK * -(-c // width) * k + CALL
     return turned < packed
+
+
+def _wide_turned(rows: int, c: int, k: int, itemsize: int) -> bool:
+    """Whether turning is quicker than packing by blocks, with tiles of 8 rows by 1 to 3 vectors."""
+    n = target.host().lanes(itemsize)
+    pack = PACK_FAR if c * k * itemsize > FAR else PACK_WIDE
+    turned = -(-rows // n) * -(-c // 8) * 8 * k + TURN_WIDE * rows * (c + k) // n
+    whole, rest = divmod(rows, 8)
+    blocked = -(-c // n) * k * (8 * whole + (8 if rest > 4 else 4 if rest else 0) + pack)
+    return turned < blocked
+
+
+def blocks_pay(rows: int) -> bool:
+    """Whether the weight that no other product reads is packed block by block, by each worker for
+    itself, in place of by a call before the product.
+
+    Two workers write each other's cache lines in such a call, and wait: for 256 x 256 it takes 18
+    µs on a Zen 4 where one takes 10. Not measured with narrower vectors. A group's block of items
+    packs anew, so many rows do better with one copy.
+    """
+    return FEW < rows <= MOST and target.host().vector_bits > 256
 
 
 def turned_columns(k: int) -> int:

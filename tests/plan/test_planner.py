@@ -225,9 +225,9 @@ def test_few_barriers_for_an_mlp() -> None:
     }
     first = ("gather_rows", "linear_forward", "relu_forward", "cross_entropy_forward")
     assert {phase_of[name] for name in first} == {0}
-    assert len(program.phases) == 3 - cpu_turned.pays(program.batch, 5, 3, 4), textwrap.indent(
-        str(program), "    "
-    )
+    batch = program.batch
+    unpacked = cpu_turned.pays(batch, 5, 3, 4) or cpu_turned.blocks_pay(batch)
+    assert len(program.phases) == 3 - unpacked, textwrap.indent(str(program), "    ")
 
 
 def test_a_gradient_and_its_update_are_one_group() -> None:

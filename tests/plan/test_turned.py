@@ -20,21 +20,32 @@ from fastnn.ops.declare import apply_effect
 from fastnn.plan import products, turned
 from fastnn.plan.lower import Lowering
 
-PACK, PRODUCT, TURNED = (
-    "pack_panels_transposed", "linear_backward_input", "linear_backward_input_turned"
+PACK, PRODUCT, TURNED, BLOCKED = (
+    "pack_panels_transposed", "linear_backward_input", "linear_backward_input_turned",
+    "linear_backward_input_blocked",
 )  # fmt: skip
 C, K = 20, 9
 
 
-@pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A CPU with 16 vector registers of 256 bits, whatever this one has."""
-    host = dataclasses.replace(target.host(), vector_bits=256, registers=16)
+def on(monkeypatch: pytest.MonkeyPatch, vector_bits: int, registers: int) -> Iterator[None]:
+    host = dataclasses.replace(target.host(), vector_bits=vector_bits, registers=registers)
     tile.shapes.cache_clear()
     with monkeypatch.context() as patched:
         patched.setattr(target, "host", lambda: host)
         yield
     tile.shapes.cache_clear()
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A CPU with 16 vector registers of 256 bits, whatever this one has."""
+    yield from on(monkeypatch, 256, 16)
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A CPU with 32 vector registers of 512 bits."""
+    yield from on(monkeypatch, 512, 32)
 
 
 def product(graph: Graph, packed: Value, rows: int) -> None:
@@ -103,10 +114,24 @@ def test_not_in_a_loop_which_packs_once_for_all_steps() -> None:
     assert turned.turned(lowered, [packing, step]) == [packing, step]
 
 
-def test_not_by_wider_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    host = dataclasses.replace(target.host(), vector_bits=512)
-    monkeypatch.setattr(target, "host", lambda: host)
-    assert kernels(32) == [PACK, PRODUCT]
+@pytest.mark.usefixtures("wide")
+def test_by_wider_vectors_each_worker_packs_for_itself() -> None:
+    for rows in (5, 17, 33, 128):
+        assert kernels(rows) == [BLOCKED], rows
+    for rows in (4, 129):
+        assert kernels(rows) == [PACK, PRODUCT], rows
+    assert kernels(17, 2) == [PACK, PRODUCT, PRODUCT]
+    assert kernels(17, write="w") == [PACK, "fill", PRODUCT]
+
+
+@pytest.mark.usefixtures("wide")
+def test_by_wider_vectors_rows_that_fill_tiles_are_turned() -> None:
+    for rows in (16, 32, 48):
+        assert all(pays(rows, c, k, 4) for c, k in ((256, 256), (784, 128), (512, 512)))
+    for rows in (17, 24, 40, 64, 128):
+        assert not any(pays(rows, c, k, 4) for c, k in ((256, 256), (784, 128), (512, 512)))
+    assert not pays(8, 256, 256, 4)
+    assert pays(8, 1024, 1024, 4)  # it would come from L3 to be packed
 
 
 class Tied(nn.Module):
@@ -135,5 +160,8 @@ def test_trainings_keep_their_bits(precision: str, monkeypatch: pytest.MonkeyPat
     several = [trained(workers, precision) for workers in (1, 3)]
     assert set(asked) == {26, 18}
     monkeypatch.setattr(turned, "pays", lambda *_: False)
+    monkeypatch.setattr(turned, "blocks_pay", lambda rows: True)
+    several += [trained(workers, precision) for workers in (1, 3)]
+    monkeypatch.setattr(turned, "blocks_pay", lambda rows: False)
     for name, array in trained(1, precision).items():
         assert all(np.array_equal(array, other[name]) for other in several), name
