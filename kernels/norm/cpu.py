@@ -6,9 +6,11 @@ Sources: Ba, Kiros and Hinton 2016 (layer), Ioffe and Szegedy 2015 (batch); PyTo
 """
 
 import math
+from typing import NamedTuple
 
 from ..cpu.parts import (
     ROWS,
+    fill_row,
     keep_part,
     load_part,
     store_part,
@@ -20,10 +22,12 @@ from ..cpu.parts import (
     strip_splat,
     strip_store,
     strip_subtract,
-    strip_total,
 )
 from ..declare import helper, kernel
-from ..simd import fma, lanes, load, splat, sqrt, store, sum_lanes
+from ..simd import fma, is32, lanes, load, splat, sqrt, store, sum_lanes
+
+#: numbers of an array whose rows are gone through at once
+ROOM = 65536
 
 
 @helper
@@ -132,12 +136,121 @@ def layer_norm_backward_input(
             store_part(dx, base + j, (g - mean_g - n * mean_gn) * r, C - j)
 
 
+# ---------------------------------------------------------------- sums down the columns
+#
+# Of each column the rows are added up in order, in blocks of `ROWS`, and these sums in order. Four
+# chains of sums go side by side: of four neighbouring vectors, or in a last vector of four blocks.
+
+
+class Four(NamedTuple):
+    """Four vectors: `apart` numbers lie between them in rows, `across` in what has one number for
+    each column, and they are `down` rows after each other; `n` lanes of each exist."""
+
+    apart: int
+    across: int
+    down: int
+    n: int
+
+
 @helper
-def gain_term(x, dy, mean, rstd, row, j, n):
-    """dy (x - mean) rstd for the layer norm of one row."""
+def side_by_side(x):
+    """Four neighbouring vectors."""
+    return Four(lanes(x), lanes(x), 0, lanes(x))
+
+
+@helper
+def four(x, i, apart, n):
+    """Four vectors of `x` from flat index `i`, `apart` numbers after each other."""
+    return (
+        load_part(x, i, n),
+        load_part(x, i + apart, n),
+        load_part(x, i + 2 * apart, n),
+        load_part(x, i + 3 * apart, n),
+    )
+
+
+@helper
+def each_row(v, row, down):
+    """The numbers that `v` has for four rows."""
+    return v[row], v[row + down], v[row + 2 * down], v[row + 3 * down]
+
+
+@helper
+def block_sum(term, x, y, a, b, first, last, j, at):
+    """Sums of `term` from one row to another."""
+    part = strip_splat(x, 0.0)
+    for row in range(first, last):
+        part = strip_add(part, term(x, y, a, b, row, j, at))
+    return part
+
+
+@helper
+def vector_total(term, x, y, a, b, j, n):
+    """Sums over all rows, of up to a vector of columns from `j` on."""
+    count = x.shape[0]
+    whole, total = count - count % (4 * ROWS), splat(x, 0.0)
+    for first in range(0, whole, 4 * ROWS):
+        at = Four(ROWS * x.shape[1], 0, ROWS, n)
+        p, q, r, s = block_sum(term, x, y, a, b, first, first + ROWS, j, at)
+        total = (((total + p) + q) + r) + s
+    for first in range(whole, count, ROWS):
+        last = min(first + ROWS, count)
+        part = block_sum(term, x, y, a, b, first, last, j, Four(0, 0, 0, n))
+        total = total + part[0]
+    return total
+
+
+@helper
+def column_totals(term, x, y, a, b, total, lo, hi):
+    """total = sums of `term(x, y, a, b, row, j, at)` over all rows, of columns `lo` to `hi`.
+
+    Each block of rows goes through all columns before the next, so that rows are read along: where
+    they lie 4 KiB apart, all of a column would share a few places of the caches.
+    """
+    count, wide = x.shape[0], strip_lanes(x)
+    end = hi - (hi - lo) % wide
+    fill_row(total, lo, end - lo, 0.0)
+    for first in range(0, count, ROWS):
+        last = min(first + ROWS, count)
+        for j in range(lo, end, wide):
+            part = block_sum(term, x, y, a, b, first, last, j, side_by_side(x))
+            strip_store(total, j, strip_add(strip_load(total, j, wide), part), wide)
+    for j in range(end, hi, lanes(x)):
+        store_part(total, j, vector_total(term, x, y, a, b, j, hi - j), hi - j)
+
+
+@helper
+def pages_apart(x):
+    """Whether rows are whole pages apart: then all of a column lies in a few places of the caches,
+    and a number may have to wait for the one written a row before."""
+    return x.shape[1] % (1024 if is32(x) else 512) == 0
+
+
+@helper
+def columns_at_once(x):
+    """So many columns, whole strips, that all their rows stay in the caches, where they can."""
+    wide = strip_lanes(x)
+    return x.shape[1] if pages_apart(x) else max(ROOM // (x.shape[0] * wide), 1) * wide
+
+
+@helper
+def rows_at_once(x):
+    """How many rows of a strip are written before those of the next."""
+    return 1 if pages_apart(x) else ROWS
+
+
+@helper
+def gain_term(x, dy, mean, rstd, row, j, at):
+    """dy (x - mean) rstd for the layer norm of a row."""
     k = row * x.shape[1] + j
-    d = strip_subtract(strip_load(x, k, n), strip_splat(x, mean[row]))
-    return strip_multiply(strip_load(dy, k, n), strip_scale(d, rstd[row]))
+    v, g = four(x, k, at.apart, at.n), four(dy, k, at.apart, at.n)
+    m, r = each_row(mean, row, at.down), each_row(rstd, row, at.down)
+    return (
+        g[0] * ((v[0] - m[0]) * r[0]),
+        g[1] * ((v[1] - m[1]) * r[1]),
+        g[2] * ((v[2] - m[2]) * r[2]),
+        g[3] * ((v[3] - m[3]) * r[3]),
+    )
 
 
 @kernel(grain=16, sums_rows=True, slow_to_compile=True)
@@ -151,9 +264,7 @@ def layer_norm_backward_gain(
     hi: "end",
 ):
     """dgain[c] = sum over rows of dy (x - mean) rstd."""
-    for j in range(lo, hi, strip_lanes(x)):
-        n = hi - j
-        strip_store(dgain, j, strip_total(gain_term, x, dy, mean, rstd, j, n), n)
+    column_totals(gain_term, x, dy, mean, rstd, dgain, lo, hi)
 
 
 # ---------------------------------------------------------------- batch normalisation
@@ -171,40 +282,109 @@ def strip_rstd(variance, eps):
 
 
 @helper
-def value_term(x, y, mean, rstd, row, j, n):
-    """A strip of row `row` of y: its sum over the rows gives the mean."""
-    return strip_load(y, row * y.shape[1] + j, n)
+def value_term(x, y, mean, rstd, row, j, at):
+    """Of x itself: the sum gives the mean."""
+    return four(x, row * x.shape[1] + j, at.apart, at.n)
 
 
 @helper
-def square_term(x, y, mean, rstd, row, j, n):
-    """The squared distances of a strip of x from the mean: their sum gives the variance."""
-    d = strip_subtract(strip_load(x, row * x.shape[1] + j, n), mean)
+def square_term(x, y, mean, rstd, row, j, at):
+    """The squared distances from the mean: their sum gives the variance."""
+    v = four(x, row * x.shape[1] + j, at.apart, at.n)
+    d = strip_subtract(v, four(mean, j, at.across, at.n))
     return strip_multiply(d, d)
 
 
 @helper
-def gradient_sums(x, dy, mean, rstd, j, n):
-    """Sums of dy and of dy (x - mean) rstd over the rows, in one pass like `strip_total`'s."""
-    count, C = x.shape
+def gradient_block(x, dy, mean, rstd, first, last, j, at):
+    """Sums of dy and of dy (x - mean) rstd from one row to another."""
+    m, r = four(mean, j, at.across, at.n), four(rstd, j, at.across, at.n)
     plain = scaled = strip_splat(x, 0.0)
-    for first in range(0, count, ROWS):
-        a = b = strip_splat(x, 0.0)
-        for row in range(first, min(first + ROWS, count)):
-            g = strip_load(dy, row * C + j, n)
-            d = strip_multiply(strip_subtract(strip_load(x, row * C + j, n), mean), rstd)
-            a = strip_add(a, g)
-            b = strip_add(b, strip_multiply(g, d))
-        plain = strip_add(plain, a)
-        scaled = strip_add(scaled, b)
+    for row in range(first, last):
+        k = row * x.shape[1] + j
+        g = four(dy, k, at.apart, at.n)
+        d = strip_multiply(strip_subtract(four(x, k, at.apart, at.n), m), r)
+        plain = strip_add(plain, g)
+        scaled = strip_add(scaled, strip_multiply(g, d))
     return plain, scaled
 
 
 @helper
-def strip_follow(running, j, n, value, momentum):
+def gradient_vector(x, dy, mean, rstd, dgain, dbias, j, n):
+    """`gradient_totals` of up to a vector of columns, like `vector_total`."""
+    count = x.shape[0]
+    whole = count - count % (4 * ROWS)
+    plain = scaled = splat(x, 0.0)
+    for first in range(0, whole, 4 * ROWS):
+        at = Four(ROWS * x.shape[1], 0, ROWS, n)
+        a, b = gradient_block(x, dy, mean, rstd, first, first + ROWS, j, at)
+        plain = (((plain + a[0]) + a[1]) + a[2]) + a[3]
+        scaled = (((scaled + b[0]) + b[1]) + b[2]) + b[3]
+    for first in range(whole, count, ROWS):
+        last = min(first + ROWS, count)
+        a, b = gradient_block(x, dy, mean, rstd, first, last, j, Four(0, 0, 0, n))
+        plain, scaled = plain + a[0], scaled + b[0]
+    store_part(dbias, j, plain, n)
+    store_part(dgain, j, scaled, n)
+
+
+@helper
+def gradient_totals(x, dy, mean, rstd, dgain, dbias, lo, hi):
+    """dbias and dgain: sums of dy and of dy (x - mean) rstd, in one pass like `column_totals`'."""
+    count, wide = x.shape[0], strip_lanes(x)
+    end = hi - (hi - lo) % wide
+    fill_row(dgain, lo, end - lo, 0.0)
+    fill_row(dbias, lo, end - lo, 0.0)
+    for first in range(0, count, ROWS):
+        last = min(first + ROWS, count)
+        for j in range(lo, end, wide):
+            a, b = gradient_block(x, dy, mean, rstd, first, last, j, side_by_side(x))
+            strip_store(dbias, j, strip_add(strip_load(dbias, j, wide), a), wide)
+            strip_store(dgain, j, strip_add(strip_load(dgain, j, wide), b), wide)
+    for j in range(end, hi, lanes(x)):
+        gradient_vector(x, dy, mean, rstd, dgain, dbias, j, hi - j)
+
+
+@helper
+def follow(running, j, n, value, momentum):
     """running = (1 - momentum) running + momentum value."""
-    old = strip_scale(strip_load(running, j, n), 1.0 - momentum)
-    strip_store(running, j, strip_add(old, strip_scale(value, momentum)), n)
+    old = load_part(running, j, n) * (1.0 - momentum)
+    store_part(running, j, old + value * momentum, n)
+
+
+@helper
+def store_four(y, i, apart, v, n):
+    """Write four vectors to `y` from flat index `i`, `apart` numbers after each other."""
+    store_part(y, i, v[0], n)
+    store_part(y, i + apart, v[1], n)
+    store_part(y, i + 2 * apart, v[2], n)
+    store_part(y, i + 3 * apart, v[3], n)
+
+
+@helper
+def normalise(x, y, gain, bias, mean, rstd, first, last, by, j, at):
+    """y = (x - mean) rstd gain + bias from one row to another, every `by` rows."""
+    m, shift = four(mean, j, at.across, at.n), four(bias, j, at.across, at.n)
+    scale = strip_multiply(four(rstd, j, at.across, at.n), four(gain, j, at.across, at.n))
+    for row in range(first, last, by):
+        k = row * x.shape[1] + j
+        d = strip_subtract(four(x, k, at.apart, at.n), m)
+        store_four(y, k, at.apart, strip_add(strip_multiply(d, scale), shift), at.n)
+
+
+@helper
+def normalise_columns(x, y, gain, bias, mean, rstd, lo, hi):
+    """The same for all rows."""
+    (N, C), wide, rows = x.shape, strip_lanes(x), rows_at_once(x)
+    end, fours = hi - (hi - lo) % wide, N - N % 4
+    for first in range(0, N, rows):
+        last = min(first + rows, N)
+        for j in range(lo, end, wide):
+            normalise(x, y, gain, bias, mean, rstd, first, last, 1, j, side_by_side(x))
+    for j in range(end, hi, lanes(x)):
+        at = Four(C, 0, 1, hi - j)
+        normalise(x, y, gain, bias, mean, rstd, 0, fours, 4, j, at)
+        normalise(x, y, gain, bias, mean, rstd, fours, N, 1, j, Four(0, 0, 0, hi - j))
 
 
 @kernel(grain=16, slow_to_compile=True, by_statistics=("x", "y"))
@@ -227,22 +407,33 @@ def batch_norm_forward(
     The biased variance normalises, the unbiased one (the biased one where N = 1) goes into
     running_var.
     """
-    N, C = x.shape
-    for j in range(lo, hi, strip_lanes(x)):
-        n = hi - j
-        zero = strip_splat(x, 0.0)
-        m = strip_scale(strip_total(value_term, x, x, zero, zero, j, n), 1.0 / N)
-        squares = strip_total(square_term, x, x, m, zero, j, n)
-        r = strip_rstd(strip_scale(squares, 1.0 / N), eps)
-        strip_store(mean, j, m, n)
-        strip_store(rstd, j, r, n)
-        strip_follow(running_mean, j, n, m, momentum)
-        strip_follow(running_var, j, n, strip_scale(squares, 1.0 / max(N - 1, 1)), momentum)
-        scale = strip_multiply(r, strip_load(gain, j, n))
-        shift = strip_load(bias, j, n)
-        for row in range(N):
-            d = strip_subtract(strip_load(x, row * C + j, n), m)
-            strip_store(y, row * C + j, strip_add(strip_multiply(d, scale), shift), n)
+    N, step = x.shape[0], columns_at_once(x)
+    for begin in range(lo, hi, step):
+        end = min(begin + step, hi)
+        column_totals(value_term, x, x, mean, rstd, mean, begin, end)
+        for j in range(begin, end, lanes(x)):
+            store_part(mean, j, load_part(mean, j, end - j) * (1.0 / N), end - j)
+        column_totals(square_term, x, x, mean, rstd, rstd, begin, end)
+        for j in range(begin, end, lanes(x)):
+            n, squares = end - j, load_part(rstd, j, end - j)
+            follow(running_mean, j, n, load_part(mean, j, n), momentum)
+            follow(running_var, j, n, squares * (1.0 / max(N - 1, 1)), momentum)
+            store_part(rstd, j, 1.0 / sqrt(squares * (1.0 / N) + eps), n)
+        normalise_columns(x, y, gain, bias, mean, rstd, begin, end)
+
+
+@helper
+def input_gradient(x, gain, mean, rstd, dy, dx, dgain, dbias, first, last, by, j, at):
+    """dx from one row to another, every `by` rows."""
+    m, r = four(mean, j, at.across, at.n), four(rstd, j, at.across, at.n)
+    mean_dy = strip_scale(four(dbias, j, at.across, at.n), 1.0 / x.shape[0])
+    slope = strip_scale(four(dgain, j, at.across, at.n), 1.0 / x.shape[0])
+    slope, scale = strip_multiply(slope, r), strip_multiply(r, four(gain, j, at.across, at.n))
+    for row in range(first, last, by):
+        k = row * x.shape[1] + j
+        d = strip_multiply(strip_subtract(four(x, k, at.apart, at.n), m), slope)
+        g = strip_subtract(strip_subtract(four(dy, k, at.apart, at.n), mean_dy), d)
+        store_four(dx, k, at.apart, strip_multiply(g, scale), at.n)
 
 
 @kernel(grain=16, slow_to_compile=True)
@@ -260,21 +451,24 @@ def batch_norm_backward(
 ):
     """dbias = sum(dy), dgain = sum(dy n), dx = gain rstd (dy - dbias / N - n dgain / N), where
     n = (x - mean) rstd and sums are over rows."""
-    N, C = x.shape
-    for j in range(lo, hi, strip_lanes(x)):
-        count = hi - j
-        m, r = strip_load(mean, j, count), strip_load(rstd, j, count)
-        sum_dy, sum_dyn = gradient_sums(x, dy, m, r, j, count)
-        strip_store(dbias, j, sum_dy, count)
-        strip_store(dgain, j, sum_dyn, count)
-        mean_dy = strip_scale(sum_dy, 1.0 / N)
-        slope = strip_multiply(strip_scale(sum_dyn, 1.0 / N), r)
-        scale = strip_multiply(r, strip_load(gain, j, count))
-        for row in range(N):
-            k = row * C + j
-            d = strip_multiply(strip_subtract(strip_load(x, k, count), m), slope)
-            g = strip_subtract(strip_subtract(strip_load(dy, k, count), mean_dy), d)
-            strip_store(dx, k, strip_multiply(g, scale), count)
+    (N, C), wide, rows = x.shape, strip_lanes(x), rows_at_once(x)
+    step, fours = columns_at_once(x), N - N % 4
+    for begin in range(lo, hi, step):
+        end = min(begin + step, hi)
+        gradient_totals(x, dy, mean, rstd, dgain, dbias, begin, end)
+        whole = end - (end - begin) % wide
+        for first in range(0, N, rows):
+            last = min(first + rows, N)
+            for j in range(begin, whole, wide):
+                at = side_by_side(x)
+                input_gradient(
+                    x, gain, mean, rstd, dy, dx, dgain, dbias, first, last, 1, j, at
+                )  # fmt: skip
+        for j in range(whole, end, lanes(x)):
+            at = Four(C, 0, 1, end - j)
+            input_gradient(x, gain, mean, rstd, dy, dx, dgain, dbias, 0, fours, 4, j, at)
+            at = Four(0, 0, 0, end - j)
+            input_gradient(x, gain, mean, rstd, dy, dx, dgain, dbias, fours, N, 1, j, at)
 
 
 @kernel(slow_to_compile=True)

@@ -10,6 +10,14 @@ from __future__ import annotations
 from ..cpu.parts import fill_row, load_part, store_part
 from ..declare import helper, kernel
 from ..simd import fill_like, lanes, splat, where
+from .cpu_apart import (
+    averages_side_by_side,
+    maxima_side_by_side,
+    share_side_by_side,
+    side_by_side,
+    spans_side_by_side,
+    spread_side_by_side,
+)
 from .shared import Spans, Taps, first_largest, place_in, share, window_begin, window_end
 
 
@@ -17,81 +25,6 @@ from .shared import Spans, Taps, first_largest, place_in, share, window_begin, w
 def larger(v, best):
     """The larger of each pair; NaN where one is."""
     return where(v > best, v, where(v != v, v, best))
-
-
-@helper
-def side_by_side(taps, windows):
-    """Whether an axis' windows lie side by side, all inside."""
-    return (
-        taps.kernel == taps.stride and taps.dilation == 1 and taps.before == 0
-        and taps.kernel * windows <= taps.extent
-    )  # fmt: skip
-
-
-@helper
-def maxima_side_by_side(x, y, n, kernel_h, kernel_w):
-    """A sample's maxima of windows that lie side by side.
-
-    A position with fewer channels than a vector is written as a whole vector all the same; the next
-    position overwrites the surplus. Storing a part of a vector (a masked store) takes some CPUs as
-    long as a dozen whole ones.
-    """
-    channels, step = x.shape[3], lanes(x)
-    line = x.shape[2] * channels
-    at = n * y.shape[1] * y.shape[2] * channels
-    end = at + y.shape[1] * y.shape[2] * channels
-    for p in range(y.shape[1]):
-        source = (n * x.shape[1] + kernel_h * p) * line
-        for _ in range(y.shape[2]):
-            for c in range(0, channels, step):
-                rest = channels - c
-                if at + c + step <= end:
-                    rest = step
-                best = load_part(x, source + c, rest)
-                for j in range(1, kernel_w):
-                    best = larger(load_part(x, source + c + j * channels, rest), best)
-                for i in range(1, kernel_h):
-                    for j in range(kernel_w):
-                        place = source + c + i * line + j * channels
-                        best = larger(load_part(x, place, rest), best)
-                store_part(y, at + c, best, rest)
-            at += channels
-            source += kernel_w * channels
-
-
-@helper
-def spread_side_by_side(x, y, dy, dx, n, kernel_h, kernel_w):
-    """A sample's gradient through `maxima_side_by_side`; vectors are whole as there, but for those
-    that would reach beyond the windows of the line. (Channels are a part of a vector, or whole
-    vectors.)"""
-    channels, step = x.shape[3], lanes(x)
-    line, covered = x.shape[2] * channels, y.shape[2] * kernel_w * channels
-    size = x.shape[1] * line
-    below = y.shape[1] * kernel_h * line
-    at = n * y.shape[1] * y.shape[2] * channels
-    for p in range(y.shape[1]):
-        source = n * size + kernel_h * p * line
-        if covered < line:
-            for i in range(kernel_h):
-                fill_row(dx, source + i * line + covered, line - covered, 0.0)
-        for q in range(y.shape[2]):
-            for c in range(0, channels, step):
-                rest = channels - c
-                if c + step <= (y.shape[2] - q) * channels:
-                    rest = step
-                best, left_over = load_part(y, at + c, rest), load_part(dy, at + c, rest)
-                zero = fill_like(best, 0.0)
-                for i in range(kernel_h):
-                    for j in range(kernel_w):
-                        place = source + c + i * line + j * channels
-                        v = load_part(x, place, rest)
-                        own = where(v == best, left_over, where(v != v, left_over, zero))
-                        left_over = where(v == best, zero, where(v != v, zero, left_over))
-                        store_part(dx, place, own + zero, rest)
-            at += channels
-            source += kernel_w * channels
-    if below < size:
-        fill_row(dx, n * size + below, size - below, 0.0)
 
 
 @kernel
@@ -281,7 +214,15 @@ def avg_pool_forward(
     rows, columns, channels = x.shape[1], x.shape[2], x.shape[3]
     high = Spans(kernel_h, stride_h, top, rows, y.shape[1], adaptive)
     wide = Spans(kernel_w, stride_w, left, columns, y.shape[2], adaptive)
+    apart = spans_side_by_side(high) and spans_side_by_side(wide)
+    parts = divisor if divisor > 0 else kernel_h * kernel_w
     for n in range(lo, hi):
+        if apart and kernel_h == 2 and kernel_w == 2:
+            averages_side_by_side(x, y, n, 2, 2, parts)  # a loop without branches
+            continue
+        if apart:
+            averages_side_by_side(x, y, n, kernel_h, kernel_w, parts)
+            continue
         at = n * high.count * wide.count * channels
         for p in range(high.count):
             h0, h1 = window_begin(high, p), window_end(high, p)
@@ -320,7 +261,16 @@ def avg_pool_backward(
     high = Spans(kernel_h, stride_h, top, rows, dy.shape[1], adaptive)
     wide = Spans(kernel_w, stride_w, left, columns, dy.shape[2], adaptive)
     size = rows * columns * channels
+    apart = spans_side_by_side(high) and spans_side_by_side(wide)
+    apart = apart and (channels < lanes(dx) or channels % lanes(dx) == 0)
+    parts = divisor if divisor > 0 else kernel_h * kernel_w
     for n in range(lo, hi):
+        if apart and kernel_h == 2 and kernel_w == 2:
+            share_side_by_side(dy, dx, n, 2, 2, parts)  # a loop without branches
+            continue
+        if apart:
+            share_side_by_side(dy, dx, n, kernel_h, kernel_w, parts)
+            continue
         fill_row(dx, n * size, size, 0.0)
         at = n * high.count * wide.count * channels
         for p in range(high.count):

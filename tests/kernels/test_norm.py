@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import fastnn.kernels.norm.cpu  # noqa: F401
+from fastnn.kernels.declare import KERNELS
+from fastnn.testing.kernels import call
 from tests import naive
 from tests.kernels.common import DTYPES, EDGES, SHAPES, SMALL, close, compute
 
@@ -170,3 +172,50 @@ def test_batch_norm_inference(C, dtype):
         eps=EPS,
     )["dx"]
     close(dx, dy * wide["gain"] / np.sqrt(wide["running_var"] + EPS), dtype)
+
+
+def in_order(terms):
+    """Sums down the columns as kernels make them: of blocks of 64 rows, then of the blocks."""
+    total = np.zeros(terms.shape[1:], terms.dtype)
+    for first in range(0, len(terms), 64):
+        part = np.zeros_like(total)
+        for term in terms[first : first + 64]:
+            part = part + term
+        total = total + part
+    return total
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("columns", [3, 16, 40, 70, 512, 1024])
+@pytest.mark.parametrize("rows", [2, 64, 257, 531])
+def test_sums_down_columns_have_one_order(rows, columns, dtype):
+    """Whatever the width, the range of columns, and how far rows are apart."""
+    x, given, dy = batch_data((rows, columns), dtype)
+    share = x.dtype.type(1 / rows)
+    mean = in_order(x) * share
+    squares = in_order((x - mean) * (x - mean))
+    rstd = 1 / np.sqrt(squares * share + x.dtype.type(EPS))
+    y = np.full_like(x, np.nan)
+    of = {key: np.full(columns, np.nan, x.dtype) for key in ("mean", "rstd", "dgain", "dbias")}
+    back = {"x": x, "gain": given["gain"], "mean": mean, "rstd": rstd, "dy": dy}
+    dx = np.full_like(x, np.nan)
+    row, rrow = x[:, 0].copy(), np.abs(x[:, -1])
+    gains = np.full(columns, np.nan, x.dtype)
+    forward, backward = KERNELS["batch_norm_forward"], KERNELS["batch_norm_backward"]
+    for lo, hi in ((0, columns // 32 * 16), (columns // 32 * 16, columns)):
+        call(forward, lo, hi, x=x, y=y, mean=of["mean"], rstd=of["rstd"], eps=EPS, momentum=0.3,
+             **given)  # fmt: skip
+        call(backward, lo, hi, dx=dx, dgain=of["dgain"], dbias=of["dbias"], **back)
+        call(KERNELS["layer_norm_backward_gain"], lo, hi, x=x, mean=row, rstd=rrow, dy=dy,
+             dgain=gains)  # fmt: skip
+    np.testing.assert_array_equal(of["mean"], mean)
+    np.testing.assert_array_equal(of["rstd"], rstd)
+    np.testing.assert_array_equal(y, (x - mean) * (rstd * given["gain"]) + given["bias"])
+    n = (x - mean) * rstd
+    np.testing.assert_array_equal(of["dbias"], in_order(dy))
+    np.testing.assert_array_equal(of["dgain"], in_order(dy * n))
+    slope = (of["dgain"] * share) * rstd
+    want = ((dy - of["dbias"] * share) - (x - mean) * slope) * (rstd * given["gain"])
+    np.testing.assert_array_equal(dx, want)
+    terms = dy * ((x - row[:, None]) * rrow[:, None])
+    np.testing.assert_array_equal(gains, in_order(terms))

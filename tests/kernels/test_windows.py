@@ -114,3 +114,32 @@ def test_maxima_side_by_side(channels: int, kernel: tuple[int, int]) -> None:
             want[at] = np.where(first == number, dy, 0)
         np.testing.assert_array_equal(dx, want)
         assert guarded([one, two])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernel", [(2, 2), (1, 4), (3, 2)])
+@pytest.mark.parametrize("channels", [1, 3, 6, 8, 9, 16, 17])
+def test_averages_side_by_side(channels: int, kernel: tuple[int, int], dtype: str) -> None:
+    """The bits of sums in order and one division, nothing written beside lines."""
+    rng = np.random.default_rng(channels)
+    high, wide = kernel
+    for h, w in ((high, wide), (4, 6), (5, 7), (8, 9), (3, 12)):
+        x = rng.normal(size=(2, h, w, channels)).astype(dtype)
+        shape = (2, h // high, w // wide, channels)
+        dy = rng.normal(size=shape).astype(dtype)
+        places = [np.s_[:, i : h // high * high : high, j : w // wide * wide : wide]
+                  for i in range(high) for j in range(wide)]  # fmt: skip
+        for divisor in (0, 3, 8):
+            (y, one), (dx, two) = poisoned(shape, dtype), poisoned(x.shape, dtype)
+            a: dict[str, Any] = {"top": 0, "left": 0, "adaptive": 0, "padding_counts": 1}
+            a |= {"kernel_h": high, "kernel_w": wide, "stride_h": high, "stride_w": wide}
+            for n in (1, 0):  # in any order: no sample writes into another
+                call(pooling.avg_pool_forward, n, n + 1, x=x, y=y, divisor=divisor, **a)
+                call(pooling.avg_pool_backward, n, n + 1, dy=dy, dx=dx, divisor=divisor, **a)
+            total, want = np.zeros(shape, dtype), np.zeros_like(x)
+            parts = x.dtype.type(divisor or high * wide)
+            for at in places:
+                total, want[at] = total + x[at], dy / parts
+            np.testing.assert_array_equal(y, total / parts)
+            np.testing.assert_array_equal(dx, want)
+            assert guarded([one, two])
