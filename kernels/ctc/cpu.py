@@ -11,8 +11,20 @@ for the others probabilities are pairs m, e for m 2^e (see `shared.py`).
 
 from ..cpu.parts import fill_row, keep_part, load_part, row_max, row_sum, store_part
 from ..declare import helper, kernel
-from ..simd import after_last, lanes, load, max_lanes, splat, store, sum_lanes, until_first
-from ..softmax.cpu import exp_sum, log_of
+from ..simd import (
+    after_last,
+    floor,
+    iota,
+    lanes,
+    load,
+    max_lanes,
+    splat,
+    store,
+    sum_lanes,
+    until_first,
+    where,
+)
+from ..softmax.cpu import exp_sum
 from ..vector_math import INFINITY, NAN, exp, log
 from .cpu_plain import ROWS as PLAIN_ROWS
 from .cpu_plain import P as PLAIN
@@ -48,15 +60,37 @@ def norms(x, norm, b, frames):
         base = (b * T + t) * C
         top = row_max(x, base, C)
         norm[b, t, 0] = top
-        norm[b, t, 1] = log_of(x, exp_sum(x, base, C, top))
+        norm[b, t, 1] = exp_sum(x, base, C, top)
+    half = iota(norm) * 0.5  # the sums are in every other lane
+    for j in range(0, 2 * frames, lanes(norm)):
+        at, n = b * T * 2 + j, 2 * frames - j
+        v = load_part(norm, at, n)
+        store_part(norm, at, where(half > floor(half), log(v), v), n)
+    for t in range(frames):
         unknown += (norm[b, t, 0] + norm[b, t, 1]) * 0.0
     return unknown
 
 
 @helper
+def four_logits(x, flat, at, further, b, t, c):
+    """The logits of a class in four frames."""
+    flat[at] = x[b, t, c]
+    flat[at + further] = x[b, t + 1, c]
+    flat[at + 2 * further] = x[b, t + 2, c]
+    flat[at + 3 * further] = x[b, t + 3, c]
+
+
+@helper
 def look_up(x, target, flat, to, further, b, frames, L, blank):
-    """The logits of the blank and the labels in each frame, `further` numbers after each other."""
-    for t in range(frames):
+    """The logits of the blank and the labels in each frame, `further` numbers after each other; of
+    four frames at a time, which share where a label stands."""
+    fours = frames - frames % 4
+    for t in range(0, fours, 4):
+        at = to + t * further
+        four_logits(x, flat, at, further, b, t, blank)
+        for k in range(1, L + 1):
+            four_logits(x, flat, at + k, further, b, t, target[b, k - 1])
+    for t in range(fours, frames):
         flat[to + t * further] = x[b, t, blank]
         for k in range(1, L + 1):
             flat[to + t * further + k] = x[b, t, target[b, k - 1]]
@@ -227,6 +261,16 @@ def ctc_forward(
             retreat(room, work, share, lo, b, frames - 1 - i, M, top)
 
 
+@helper
+def take_four(dx, share, parts, b, t, c, k):
+    """The share of label k, or in column 0 of the blank, taken off class c in four frames: one
+    after the other, a frame's would wait for each other where a label comes again."""
+    dx[b, t, c] -= parts[0] * share[b, t, k]
+    dx[b, t + 1, c] -= parts[1] * share[b, t + 1, k]
+    dx[b, t + 2, c] -= parts[2] * share[b, t + 2, k]
+    dx[b, t + 3, c] -= parts[3] * share[b, t + 3, k]
+
+
 @kernel(slow_to_compile=True)
 def ctc_backward(
     x: "in rows f[B,T,C]",
@@ -262,11 +306,24 @@ def ctc_backward(
             continue
         factor = dloss[b] / max(L if mean != 0 else 1, 1)
         for t in range(frames):
-            part = factor / row_sum(share, (b * T + t) * M, M)
             base = (b * T + t) * C
             for j in range(0, C, lanes(x)):
                 p = exp(load_part(x, base + j, C - j) - norm[b, t, 0] - norm[b, t, 1])
                 store_part(dx, base + j, p * factor, C - j)
+        fours = frames - frames % 4
+        for t in range(0, fours, 4):
+            at = (b * T + t) * M
+            parts = (
+                factor / row_sum(share, at, M),
+                factor / row_sum(share, at + M, M),
+                factor / row_sum(share, at + 2 * M, M),
+                factor / row_sum(share, at + 3 * M, M),
+            )
+            take_four(dx, share, parts, b, t, blank, 0)
+            for k in range(1, L + 1):
+                take_four(dx, share, parts, b, t, target[b, k - 1], k)
+        for t in range(fours, frames):
+            part = factor / row_sum(share, (b * T + t) * M, M)
             dx[b, t, blank] -= part * share[b, t, 0]
             for k in range(1, L + 1):
                 dx[b, t, target[b, k - 1]] -= part * share[b, t, k]
