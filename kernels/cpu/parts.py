@@ -206,20 +206,3 @@ def strip_fma(a, b, c):
 def strip_scale(a, s):
     """a * s, by one number for all."""
     return (a[0] * s, a[1] * s, a[2] * s, a[3] * s)
-
-
-@helper
-def strip_total(term, x, y, a, b, j, n):
-    """Sum of the strips `term(x, y, a, b, row, j, n)` over all rows of `x`, in row order.
-
-    `j` is the strip's first column, `n` the number of columns left; `a` and `b` are whatever the
-    term needs.
-    """
-    count = x.shape[0]
-    total = strip_splat(x, 0.0)
-    for first in range(0, count, ROWS):
-        part = strip_splat(x, 0.0)
-        for row in range(first, min(first + ROWS, count)):
-            part = strip_add(part, term(x, y, a, b, row, j, n))
-        total = strip_add(total, part)
-    return total

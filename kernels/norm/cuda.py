@@ -18,7 +18,7 @@ from ..cuda.rows import row_place, row_sum, rows_launch
 from ..declare import ceil_div, cuda_kernel, helper
 from ..reduce.cuda import column_total, columns_launch
 from ..simd import fma, sqrt
-from . import cpu
+from . import cpu, cpu_batch
 
 BY_ROWS = {"launch": rows_launch, "bounds": 1024}
 BY_COLUMNS = {"launch": lambda s: columns_launch(s["N"], s["C"]), "bounds": 1024}
@@ -129,7 +129,7 @@ def follow(running: Any, c: int, value: Any, momentum: Any) -> None:
     running[c] = running[c] * (1.0 - momentum) + value * momentum
 
 
-@cuda_kernel(like=cpu.batch_norm_forward, **BY_COLUMNS)
+@cuda_kernel(like=cpu_batch.batch_norm_forward, **BY_COLUMNS)
 def batch_norm_forward(x, gain, bias, running_mean, running_var, y, mean, rstd, eps, momentum):
     N, C = x.shape
     c, first, step = column_place()
@@ -161,7 +161,7 @@ def batch_norm_forward(x, gain, bias, running_mean, running_var, y, mean, rstd, 
         n += step
 
 
-@cuda_kernel(like=cpu.batch_norm_backward, **BY_COLUMNS)
+@cuda_kernel(like=cpu_batch.batch_norm_backward, **BY_COLUMNS)
 def batch_norm_backward(x, gain, mean, rstd, dy, dx, dgain, dbias):
     N, C = x.shape
     c, first, step = column_place()
@@ -188,7 +188,7 @@ def batch_norm_backward(x, gain, mean, rstd, dy, dx, dgain, dbias):
         n += step
 
 
-@cuda_kernel(like=cpu.batch_norm_inference, **BY_ELEMENTS)
+@cuda_kernel(like=cpu_batch.batch_norm_inference, **BY_ELEMENTS)
 def batch_norm_inference(x, gain, bias, running_mean, running_var, y, eps):
     i, C = flat_index(), x.shape[1]
     if i < x.size:
@@ -197,7 +197,7 @@ def batch_norm_inference(x, gain, bias, running_mean, running_var, y, eps):
         flat(y)[i] = (flat(x)[i] - running_mean[c]) * scale + bias[c]
 
 
-@cuda_kernel(like=cpu.batch_norm_inference_backward, **BY_ELEMENTS)
+@cuda_kernel(like=cpu_batch.batch_norm_inference_backward, **BY_ELEMENTS)
 def batch_norm_inference_backward(gain, running_var, dy, dx, eps):
     i, C = flat_index(), dx.shape[1]
     if i < dx.size:

@@ -11,8 +11,10 @@ from fastnn.kernels import topics
 from fastnn.kernels.declare import KERNELS, Array
 
 #: files of kernels whose results depend on every element of what they read
-FILES = ("broadcast.cpu", "elementwise.cpu", "loss.cpu", "loss.cpu_pairs", "norm.cpu", "reduce.cpu",
-         "shape.cpu", "softmax.cpu", "step.cpu", "update.cpu_clip")  # fmt: skip
+FILES = (
+    "broadcast.cpu", "elementwise.cpu", "loss.cpu", "loss.cpu_pairs", "norm.cpu", "norm.cpu_batch",
+    "reduce.cpu", "shape.cpu", "softmax.cpu", "step.cpu", "update.cpu_clip",
+)  # fmt: skip
 #: inputs that a kernel may leave unread or compares only, and why
 UNREAD = {
     ("leaky_relu_backward", "x"): "a switch between two factors",

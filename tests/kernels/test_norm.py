@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-import fastnn.kernels.norm.cpu  # noqa: F401
+import fastnn.kernels.norm.cpu
+import fastnn.kernels.norm.cpu_batch  # noqa: F401
 from fastnn.kernels.declare import KERNELS
 from fastnn.testing.kernels import call
 from tests import naive
