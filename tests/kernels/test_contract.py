@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +22,18 @@ from tests.golden.models import CASES, fit, ids, numbers
 from tests.kernels import contract
 from tests.kernels.direct import DIRECT
 from tests.kernels.direct_device import DIRECT_CPU
+from tests.kernels.pages import Pages
 from tests.kernels.planned import checking
 from tests.kernels.rest import UPDATES, more, update_operands
 
 ahead.load_all()
 
 
+pages = Pages()
+
+
 def run(name: str, operands: contract.Arrays, lo: int, hi: int | None) -> None:
-    call(KERNELS[name], lo, hi, **operands)
+    pages.run(functools.partial(call, KERNELS[name], lo, hi), operands)
 
 
 @pytest.mark.parametrize("name", [*DIRECT, *DIRECT_CPU])
@@ -183,3 +193,34 @@ def test_writing_beside_an_array_is_seen() -> None:
 
     with pytest.raises(contract.Broken, match="memory beside it"):
         contract.check(made, operands, beyond)
+
+
+@pytest.mark.parametrize("turns", [1, 2])
+@pytest.mark.parametrize("place", [-1, 0, 6, 7])
+def test_touching_what_is_beside_an_array_ends_a_process(turns: int, place: int) -> None:
+    """Six numbers: reading the one before them, or the one after."""
+    program = f"""
+import ctypes, numpy as np
+from tests.kernels.pages import Pages
+
+def touch(x):
+    print((ctypes.c_float * 1).from_address(x.ctypes.data + 4 * {place})[0])
+
+pages = Pages()
+for turn in range({turns}):
+    pages.run(touch if turn == {turns} - 1 else lambda x: None, {{"x": np.zeros(6, np.float32)}})
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, timeout=600
+    )
+    ends = place >= 6 if turns == 1 else place < 0  # at the end of a page, at the beginning of one
+    assert done.returncode == (-signal.SIGSEGV if ends else 0), done.stderr.decode()
+
+
+def test_writing_beside_an_array_within_its_page_is_seen() -> None:
+    def beyond(x: np.ndarray) -> None:
+        ctypes.c_float.from_address(x.ctypes.data - 4).value = 0.0
+
+    with pytest.raises(AssertionError, match="x: memory beside it was written"):
+        Pages().run(beyond, {"x": np.zeros(6, np.float32)})
