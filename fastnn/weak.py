@@ -10,6 +10,24 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
+def there(reference: Callable[[], T | None], what: str) -> T:
+    """What a weak reference leads to.
+
+    Args:
+        reference: the reference.
+        what: what asks for it.
+
+    Raises ReferenceError where it is gone.
+    """
+    found = reference()
+    if found is None:
+        raise ReferenceError(
+            f"{what} was used after the object that it is a part of had gone; keep a reference to "
+            "that object for as long as its part is used"
+        )
+    return found
+
+
 class weak(Generic[T]):
     """An attribute that does not keep its value alive.
 
@@ -28,9 +46,8 @@ class weak(Generic[T]):
         self.key = f"_{name}_of"
 
     def __get__(self, owner: Any, kind: type | None = None) -> T:
-        found: T | None = getattr(owner, self.key)()
-        assert found is not None  # a part is used by its whole
-        return found
+        reference: Callable[[], T | None] = getattr(owner, self.key)
+        return there(reference, f"a {type(owner).__name__} ({self.key[1:-3]})")
 
     def __set__(self, owner: Any, value: T) -> None:
         setattr(owner, self.key, weakref.ref(value))
@@ -39,10 +56,9 @@ class weak(Generic[T]):
 def weakly(method: Callable[..., T]) -> Callable[..., T]:
     """An object's method for a part of that object to call: it does not keep the object alive."""
     reference = weakref.WeakMethod(method)
+    what = f"{method.__qualname__} of a part"
 
     def call(*args: Any) -> T:
-        found = reference()
-        assert found is not None  # a part is used by its whole
-        return found(*args)
+        return there(reference, what)(*args)
 
     return call

@@ -34,6 +34,7 @@ from fastnn.kernels import control_block
 from fastnn.plan.samples import Samples
 from fastnn.runtime import devices
 from fastnn.runtime.kept import Kept
+from fastnn.weak import there
 
 #: a predictor's attributes
 _ALL = (
@@ -98,8 +99,8 @@ class Predictor:
     def model(self) -> Model:
         """The model."""
         given: Any = self._given
-        found: Model | None = given() if isinstance(given, weakref.ref) else given
-        assert found is not None  # who predicts has it
+        found: Model
+        found = there(given, "a model's predictor") if isinstance(given, weakref.ref) else given
         return found
 
     def of(self, model: Model) -> Predictor:

@@ -16,6 +16,7 @@ from fastnn.engine.store import ParameterStore, Stored
 from fastnn.kernels import control_block
 from fastnn.nn.module import Module
 from fastnn.nn.structure import Watch
+from fastnn.weak import there
 
 #: under which the predictor of `fixed` is kept; no method's name
 FIXED = "forward, fixed"
@@ -35,9 +36,7 @@ class Method:
 
     @property
     def module(self) -> Module:
-        found = self._module()
-        assert found is not None  # who asks has it
-        return found
+        return there(self._module, "a method of a module")
 
     @property
     def forward(self) -> Callable[..., Any]:

@@ -18,6 +18,7 @@ from fastnn.engine.numbers import numbers
 from fastnn.errors import DataError, OptionError
 from fastnn.graph import leaf
 from fastnn.graph.tracing import traced
+from fastnn.weak import there
 
 if TYPE_CHECKING:
     from fastnn.nn.parameter import Parameter
@@ -255,8 +256,7 @@ class Watch:
 
     def _look(self) -> tuple[Any, Any, Any]:
         """What tells a change, the objects (kept, so that their ids are), and the containers."""
-        root = self._module()
-        assert root is not None  # who asks has it
+        root = there(self._module, "what watches a module")
         parts = list(root.named_modules())
         state: list[Any] = [(name, id(m), m.__dict__.get("_changed", 0)) for name, m in parts]
         arrays = root.named_arrays()
