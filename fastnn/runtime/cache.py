@@ -6,7 +6,7 @@ anew. It is written aside and then renamed, so processes may make the same one a
 
 Machine code is run as it is, so an entry counts only if nobody but this user (or root) could have
 written it: file and folder belong to one of them, and neither group nor others may write to them.
-Where a folder is not like that, a private one takes its place.
+Where a folder is not like that, or this user may not look into it, a private one takes its place.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def folder(name: str) -> Path:
             if _safe(found):
                 break
             note(
-                f"the kernel cache {found} is not used: it belongs to somebody else, or others may "
-                "write to it. Set FASTNN_CACHE to a folder of your own"
+                f"the kernel cache {found} is not used: it belongs to somebody else, others may "
+                "write to it, or this user may not look into it. Set FASTNN_CACHE to a folder of "
+                "your own"
             )
         else:
             found = Path(tempfile.mkdtemp(prefix="fastnn-")) / name
@@ -71,9 +72,12 @@ def note(text: str) -> None:
 
 
 def _safe(path: Path) -> bool:
-    """Whether there is nothing, or something that only this user or root could have written."""
+    """Whether there is nothing, or a folder that only this user or root could have written, and
+    whose files this user can reach."""
     try:
-        return trusted(os.lstat(path))
+        return trusted(os.lstat(path)) and os.access(path, os.X_OK)
+    except PermissionError:
+        return False
     except OSError:
         return True
 

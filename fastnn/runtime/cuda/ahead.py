@@ -62,7 +62,7 @@ def compile_missing(wanted: Iterable[Variant], from_rows: Iterable[Variant] = ()
 def _is_there(variant: Variant) -> bool:
     """Whether a variant is in the cache; one that can't be cached is left to who needs it."""
     try:
-        return compiler.code_path(*variant).exists()
+        return os.path.exists(compiler.code_path(*variant))
     except Unkeyed:
         return True
 
