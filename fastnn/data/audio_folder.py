@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastnn import files
 from fastnn.data.recordings import read_audio
-from fastnn.data.signals import as_signal, check_rate, resample
+from fastnn.data.signals import as_signal, resample
 from fastnn.errors import DataError, OptionError, check_numbers
 
 #: endings of the files that are read
@@ -211,10 +211,19 @@ def read_one(
     `convert`, for another rate.
     """
     waveform, found = read_audio(path)
+    if waveform.ndim > 1:
+        raise DataError(
+            f"{path}: expected a recording of one channel, got {waveform.shape[1]}; mix them into "
+            "one, with ffmpeg for example: ffmpeg -i FILE -ac 1 NEW"
+        )
     waveform = as_signal(waveform, str(path)).astype(np.float32, copy=False)
     if rate is not None and found != rate:
         if not convert:
-            check_rate(found, rate, str(path))
+            raise DataError(
+                f"{path}: expected {rate} samples a second, got {found}; convert the file, with "
+                f"ffmpeg for example: ffmpeg -i FILE -ar {rate} NEW (in Python, the samples by "
+                f"fastnn.data.resample(samples, {found}, {rate}))"
+            )
         waveform, found = resample(waveform, found, rate).astype(np.float32), rate
     return waveform, found
 

@@ -120,7 +120,7 @@ def load_transcribed(folder: str | os.PathLike[str]) -> Transcribed:
         (rate, first), (other, second) = list(rates.items())[:2]
         raise DataError(
             f"{second}: expected {rate} samples a second, as {first.name} has, got {other}; "
-            "resample one of them (fastnn.data.resample)"
+            f"convert one of them, with ffmpeg for example: ffmpeg -i FILE -ar {rate} NEW"
         )
     return Transcribed(waveforms, texts, next(iter(rates)))
 

@@ -115,11 +115,29 @@ def test_other_rates_and_several_channels(tmp_path):
     assert [len(w) for w in found.waveforms] == [80, 80]
     assert data.load_recordings(tmp_path, rate=16000, convert=True).rate == 16000
     write(tmp_path / "a" / "x_2.wav", channels=2)
-    with pytest.raises(DataError, match=r"x_2\.wav: expected a waveform of one channel"):
+    with pytest.raises(DataError, match=r"x_2\.wav: .*one channel, got 2; mix them .* -ac 1"):
         data.load_recordings(tmp_path, convert=True)
     write(tmp_path / "a" / "x_2.wav", 0)
     with pytest.raises(DataError, match=r"x_2\.wav: expected samples, got none; leave"):
         data.load_recordings(tmp_path, convert=True)
+
+
+def test_transcribed_recordings_of_several_channels_and_other_rates(tmp_path):
+    """Who gives a folder to `fastnn train asr` need not know functions of the library."""
+    for name in "ab":
+        write(tmp_path / f"{name}.wav")
+        (tmp_path / f"{name}.txt").write_text("yes")
+    assert len(data.load_transcribed(tmp_path).texts) == 2
+    write(tmp_path / "b.wav", rate=16000)
+    with pytest.raises(DataError, match=r"b\.wav: expected 8000 samples .*got 16000") as other:
+        data.load_transcribed(tmp_path)
+    write(tmp_path / "b.wav", channels=2)
+    with pytest.raises(DataError, match=r"b\.wav: expected .*of one channel, got 2; ") as stereo:
+        data.load_transcribed(tmp_path)
+    for error in (other, stereo):
+        assert "ffmpeg" in str(error.value)
+        assert not {"axis", "shape", "fastnn.data"} & set(str(error.value).split())
+        assert "resample(" not in str(error.value)
 
 
 def effect_of(pairs):
