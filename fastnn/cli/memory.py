@@ -16,6 +16,8 @@ from fastnn.cli import INTERRUPTED, options
 
 #: the LSTM's checkpoint, beside the machine's
 LSTM = "lstm.safetensors"
+#: and what is beside it
+LSTM_DESCRIPTION = "lstm.json"
 
 
 def _options(task: str, longest: int, what: str) -> Callable[[options.Command], options.Command]:
@@ -87,7 +89,8 @@ def _run(
     trainer, history = memory.train_memory(task, resume=resume, callbacks=keep, **more)
     begun = None if resume is None else resume.with_name(LSTM)
     if begun is None or begun != output / LSTM:  # what lies there is of another run
-        (output / LSTM).unlink(missing_ok=True)
+        for name in (LSTM, LSTM_DESCRIPTION):
+            (output / name).unlink(missing_ok=True)
     written = options.write(trainer, history, output)
     written.insert(1, ("description", memory.save_description(trainer.model, written[0][1])))
     sizes = [*range(memory.TASKS[task].shortest, longest + 1), 2 * longest]
@@ -100,6 +103,7 @@ def _run(
         keep = [options.KeepCheckpoint(output, LSTM)]
         go_on = begun if begun is not None and begun.is_file() else None
         other, run = memory.train_memory(task, "lstm", resume=go_on, callbacks=keep, **more)
+        memory.save_description(other.model, output / LSTM)
         written.append(("LSTM", output / LSTM))
         stopped = options.interrupted(run)
         if stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -112,6 +113,14 @@ def check_net(ctx: click.Context) -> None:
             raise click.UsageError(f"--{name}: expected with {expected}")
 
 
+def checkpoint_in(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """A folder stands for the checkpoint that a run has written to it."""
+    if value is None:
+        return None
+    place = files.as_path(value, "--resume", OptionError)
+    return place / CHECKPOINT if os.path.isdir(place) else place
+
+
 def running(*, output: str, epochs: int, batch_size: int, lr: float, rate: str,
             batch: str = "Samples per step.") -> Callable[[Command], Command]:  # fmt: skip
     """The options of every run.
@@ -142,8 +151,8 @@ def running(*, output: str, epochs: int, batch_size: int, lr: float, rate: str,
             type=click.Path(file_okay=False, path_type=Path), help="Output folder.",
         ),
         click.option(
-            "--resume", type=click.Path(dir_okay=False, path_type=Path),
-            help="Checkpoint to resume from; give the options it was trained with.",
+            "--resume", type=click.Path(path_type=Path), callback=checkpoint_in,
+            help="Checkpoint to resume from, or its folder; give the options it was trained with.",
         ),
         click.option("--quiet", is_flag=True, help="Do not show progress."),
     ]  # fmt: skip

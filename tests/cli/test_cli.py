@@ -167,6 +167,7 @@ def test_a_batch_larger_than_the_data_is_cut(small, caplog):
         (["--device", "tpu"], 1, "device: expected 'auto', 'cpu', 'cuda' or 'cuda:1', got 'tpu'"),
         (["--batch-size", "0"], 2, "Invalid value for '--batch-size'"),
         (["--resume", "nowhere.safetensors"], 1, "no such file"),
+        (["--resume", "."], 1, "checkpoint 'model.safetensors': there is no"),
         (["--resume", "--output", "runs"], 2, "'--resume' requires a value, got the option '--ou"),
         (["--output", "--quiet"], 2, "'--output' requires a value, got the option '--quiet'"),
         (["--hidden", "64,x"], 2, "expected sizes such as 256,128, got '64,x'"),

@@ -83,7 +83,7 @@ def test_the_lstm_beside_the_memory_machine_goes_on_too(tmp_path, monkeypatch):
     checkpoint = tmp_path / "model.safetensors"
     assert f"--resume {checkpoint}" in result.stdout
     calls[:] = [None] * 3
-    resumed = run("train", "copy", *small, tmp_path, "--resume", checkpoint)
+    resumed = run("train", "copy", *small, tmp_path, "--resume", tmp_path)  # its folder
     assert resumed.exit_code == 0, resumed.output
     assert calls[3:] == [0, 1]  # of the LSTM: the hook that was cut off, and the second epoch
     whole = run("train", "copy", *small, tmp_path / "whole")

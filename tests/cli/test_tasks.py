@@ -225,6 +225,14 @@ def test_copy_recall_and_sort(tmp_path):
         assert lines[0] == ("size,ntm" if more else "size,ntm,lstm")
         sizes = [2, 4] if task == "recall" else [1, 2, 4]
         assert [int(line.split(",")[0]) for line in lines[1:]] == sizes
+        both = [(tmp_path / f"lstm.{end}").exists() for end in ("safetensors", "json")]
+        assert both == [not more] * 2  # those of an earlier run are removed
+        if not more:
+            (tmp_path / "bits.txt").write_text("10000000 01000000\n")
+            lstm = tmp_path / "lstm.safetensors"
+            used = run("remember", tmp_path / "bits.txt", "--checkpoint", lstm)
+            assert used.exit_code == 0, used.output
+            assert len(used.stdout.split()) == 2
         assert re.search(r"size 4 +[\d.]+", result.stdout)
         names = {p.name for p in tmp_path.iterdir()}
         assert {"model.safetensors", "model.json", "history.csv", "weightings.png"} <= names
