@@ -15,6 +15,7 @@ from fastnn.graph.op import OPS
 from fastnn.kernels.declare import KERNELS
 from fastnn.kernels.simd import fma, max_lanes
 from fastnn.runtime.cpu.ahead import load_all
+from fastnn.testing.kernels import call
 
 RNG = np.random.default_rng(0)
 SIZE = 300
@@ -221,3 +222,22 @@ def test_own_kernels_raise_nothing() -> None:
         for kernel in KERNELS.values()
         if (kernel.function.__module__ or "").startswith("fastnn")
     )
+
+
+def test_divisions_by_zero_raise_nothing() -> None:
+    """As the README says: what may be 0 has to be looked at."""
+
+    def divided(x: "in rows f[N,C]", y: "out rows f[N,D]", lo: "begin", hi: "end"):
+        for i in range(lo, hi):
+            whole = int(x[i, 0])
+            y[i, 0] = 7 // whole
+            y[i, 1] = 7 % whole
+            y[i, 2] = x[i, 1] / x[i, 0]
+
+    made = fnn.kernel(divided)
+    try:
+        x, y = np.array([[0, 1], [0, 0], [4, 2]], np.float32), np.full((3, 3), 9, np.float32)
+        call(made, x=x, y=y)
+    finally:
+        del KERNELS["divided"]
+    np.testing.assert_array_equal(y, [[0, 0, np.inf], [0, 0, np.nan], [1, 3, 0.5]])
