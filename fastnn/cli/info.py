@@ -75,6 +75,8 @@ def facts() -> Iterator[tuple[str, str]]:
     )
     used = 'used by precision="high", "medium" and "bf16"'
     none = 'none: on this CPU precision="high" and "medium" equal "highest", "bf16" is no faster'
+    if "avx512bf16" in on:
+        none += "; AVX-512-BF16 is there and not used"
     yield "tile unit", f"AMX, bfloat16: {used}" if tile_unit.usable() else none
     yield (
         "workers",

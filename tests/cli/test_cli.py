@@ -1,5 +1,6 @@
 """The command line: what it says, what it writes, its exit codes."""
 
+import dataclasses
 import errno
 import os
 import re
@@ -18,7 +19,9 @@ from safetensors.numpy import load_file
 
 import fastnn
 from fastnn import cli
+from fastnn.cli import info
 from fastnn.cli import options as cli_options
+from fastnn.kernels.cpu import target, tile_unit
 from fastnn.runtime.cpu import ahead, compiler
 from fastnn.train.options import optimizers
 from fastnn.train.trainer import Trainer
@@ -244,6 +247,17 @@ def test_info_tells_the_machine():
         str(compiler.cache_folder()),
     ):  # fmt: skip
         assert what in result.stdout
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_info_tells_what_bf16_comes_to(monkeypatch, there):
+    features = target.host().features.replace("avx512bf16", "other")
+    host = dataclasses.replace(target.host(), features=features + ",+avx512bf16" * there)
+    monkeypatch.setattr(target, "host", lambda: host)
+    monkeypatch.setattr(tile_unit, "usable", lambda: False)
+    (line,) = (value for name, value in info.facts() if name == "tile unit")
+    assert '"bf16" is no faster' in line
+    assert line.endswith("; AVX-512-BF16 is there and not used") is there
 
 
 def test_warmup_compiles_what_is_missing(tmp_path, monkeypatch):
