@@ -267,15 +267,20 @@ def side_by_side(part: Part, limit: float) -> tuple[list[str], list[int]]:
     return outputs, statuses
 
 
+def chosen_of(found: list[Part], only: str) -> list[Part]:
+    """The part of this name, or those that have it in theirs ("compile" is in two)."""
+    return [p for p in found if p.name == only] or [p for p in found if only in p.name]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help="parts whose name has this in it")
+    parser.add_argument("--only", default="", help="a part, or those with this in their names")
     parser.add_argument("--list", action="store_true", help="say what would be run")
     parser.add_argument("--small", action="store_true", help="try the program out, without a GPU")
     parser.add_argument("--results", type=Path, default=RESULTS, help="the folder to write to")
     options = parser.parse_args()
     found = (small_parts if options.small else parts)(options.results.resolve())
-    chosen = [part for part in found if options.only in part.name]
+    chosen = chosen_of(found, options.only)
     if options.list:
         for part in chosen:
             print(f"{part.name} ({part.seconds} s, {len(part.commands)} processes): "

@@ -136,7 +136,9 @@ class Peer:
         )
         loss: Any = self.loss
         if way == "reduce-overhead":
-            loss = torch.compile(self.loss, mode="reduce-overhead")
+            # without a device this is a rehearsal: traced alike, but no C++ is compiled
+            options: Any = {"mode": "reduce-overhead"} if cuda else {"backend": "aot_eager"}
+            loss = torch.compile(self.loss, **options)
         scaled = self.half is torch.float16 and way != "graph"
         scaler = torch.amp.GradScaler(self.device.split(":")[0], enabled=scaled)
 

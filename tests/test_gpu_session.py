@@ -57,7 +57,9 @@ def small(folder: Path, only: str = "") -> dict[str, dict[str, Any]]:
     "name", [part.name for part in gpu_session.parts() if part.name not in PEERS]
 )
 def test_each_part_small(name: str, tmp_path: Path) -> None:
-    row = small(tmp_path, name)[name]
+    rows = small(tmp_path, name)
+    assert list(rows) == [name]  # "compile" alone, and not "torch.compile" with it
+    row = rows[name]
     if name in ("kernels", "runtime", "guards", "trainings"):
         assert row["tests"] > 3
     assert f"== {name}: passed" in (tmp_path / "gpu-session.txt").read_text()
@@ -75,6 +77,11 @@ def test_the_benchmark_small_and_then_compiled(tmp_path: Path) -> None:
     assert set(row["ratios"]) == {"eager", "graph"}
     assert row["best"] in row["ratios"]
     assert all(side["host"] > 0 for side in row["seconds"].values())
+    assert list(small(tmp_path, "torch.compile")) == ["torch.compile"]
+    rows = json.loads((tmp_path / "gpu-small.json").read_text())["rows"]
+    assert [set(row["ratios"]) for row in rows if row["name"].startswith("MLP")] == [
+        {"reduce-overhead"}
+    ]
 
 
 @pytest.mark.peers
