@@ -3,9 +3,9 @@
 python -m benchmarks.matmul --threads 1 [--quick] [--only forward]
 
 The kernel is the one that a net of these sizes uses (`choose_linear`, `cpu_turned`), packing
-counted: as many steps of it first, then those of the product, each by all threads at once. Each
-product is checked against float64 first. The peak is measured by chains of multiply-adds in
-registers.
+counted: it comes before the product in each step, and threads meet after each call, as in a
+training. Each product is checked against float64 first. The peak is measured by chains of
+multiply-adds in registers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness, limits
-from benchmarks.kernels import aligned, caller
-from fastnn.kernels.declare import KERNELS
+from benchmarks.kernels import aligned
+from benchmarks.together import steps_of
+from fastnn.kernels.declare import KERNELS, Kernel
 from fastnn.kernels.matmul import cpu_blocked as matmul_blocked
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
 from fastnn.kernels.matmul.cpu_turned import blocks_pay, pays, turned_columns
@@ -50,7 +51,7 @@ class Product:
             aligned(rng.standard_normal(s).astype(np.float32)) for s in ((n, c), (c, k), (n, k))
         )
         self.bias = rng.standard_normal(k).astype(np.float32)
-        self.calls: list[Callable[[int], None]] = []
+        self.calls: list[tuple[Kernel, dict[str, Any]]] = []
         self.kernel = getattr(choose_linear(n, c, k, 4, threads), kind)
         traits = KERNELS[self.kernel].traits
         if pays(n, c, k, 4):
@@ -65,7 +66,7 @@ class Product:
             if KERNELS[name].name.endswith("turned"):
                 columns = turned_columns(self.dy.shape[1])
             operands["scratch"] = aligned(np.zeros((len(self.x), columns), np.float32))
-        self.calls.append(caller(KERNELS[name], self.threads, **operands))
+        self.calls.append((KERNELS[name], operands))
 
     def packed(self, a: np.ndarray, transposed: bool = False) -> np.ndarray:
         rows, columns = a.shape[::-1] if transposed else a.shape
@@ -99,18 +100,13 @@ class Product:
 
     def check(self) -> None:
         self.result[...] = np.nan
-        for call in self.calls:
-            call(1)
+        steps_of(self.calls, self.threads)(1)
         error = np.abs(self.result - self.expected).max() / np.abs(self.expected).max()
         if not error < 3e-5:
             raise AssertionError(f"{self.kernel} {self.x.shape} {self.w.shape}: error {error}")
 
     def sides(self) -> dict[str, Callable[[int], None]]:
-        def ours(count: int) -> None:
-            for call in self.calls:
-                call(count)
-
-        sides: dict[str, Callable[[int], None]] = {"fastnn": ours}
+        sides: dict[str, Callable[[int], None]] = {"fastnn": steps_of(self.calls, self.threads)}
         try:
             import torch
         except ImportError:

@@ -38,9 +38,11 @@ from benchmarks import (
     readme,
     recurrent,
     run,
+    together,
 )
 from benchmarks.sequences import machine
 from benchmarks.sequences.sides import Sides, compare, measure
+from fastnn.kernels.declare import KERNELS
 
 ROOT = Path(__file__).parents[1]
 
@@ -306,6 +308,27 @@ def test_a_ratio_has_its_range_over_the_last_runs(
     assert "over 5 runs since 2" in readme.runs(found)
     assert readme.runs({}) == ""
     assert len(json.dumps(found["earlier"])) < 2000
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_steps_of_several_threads_wait_for_each_other(workers: int) -> None:
+    """Every step adds to what all threads have written in the one before, in other shares."""
+    product = KERNELS["linear_forward"]
+    n, count = 13, 200
+    rng = np.random.default_rng(0)
+    w = kernels.aligned(np.linalg.qr(rng.standard_normal((n, n)))[0].astype(np.float32))
+    a, b = (kernels.aligned(np.eye(n, dtype=np.float32)) for _ in range(2))
+    none = np.zeros(0, np.float32)
+    # a = w @ b reads every row of b, and b = w @ a every row of a
+    forth, back = ({"x": w, "w": x, "bias": none, "y": y} for x, y in ((b, a), (a, b)))
+    together.steps_of([(product, forth), (product, back)], workers)(count)
+    assert np.allclose(b, np.linalg.matrix_power(w.astype(float), 2 * count), atol=1e-4)
+
+
+def test_shares_are_those_of_the_run_loop() -> None:
+    assert together.shares(20, 8, 2) == [0, 8, 20]
+    assert together.shares(20, 1, 3) == [0, 6, 13, 20]
+    assert together.shares(5, 8, 2) == [0, 0, 5]
 
 
 def test_quartiles_of_turns() -> None:
