@@ -10,7 +10,7 @@ import click
 
 from fastnn import files
 from fastnn.cli import INTERRUPTED, options
-from fastnn.cli.ranges import Number
+from fastnn.cli.ranges import Number, Whole
 
 
 @click.command("adding")
@@ -25,7 +25,7 @@ from fastnn.cli.ranges import Number
 )
 @click.option(
     "--steps",
-    type=click.IntRange(2),
+    type=Whole(2),
     multiple=True,
     default=[100, 400],
     show_default=True,
@@ -40,7 +40,7 @@ from fastnn.cli.ranges import Number
     type=Number(0, min_open=True),
     help="Learning rate; each net has its own default.",
 )
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=Whole(0))
 @click.option("--workers", default="auto", show_default=True, callback=options.check_workers)
 @click.option(
     "--output",

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from fastnn.cli import images, options
-from fastnn.cli.ranges import Number
+from fastnn.cli.ranges import Number, Whole
 
 #: their defaults, of convolutional nets
 CLUSTERS = 200
@@ -16,10 +16,10 @@ UNITS = {"discriminator_units": 256, "generator_units": 512}
 
 @click.command()
 @images.described(hidden="512,256", latent=64, channels="16,32")
-@click.option("--discriminator-units", type=click.IntRange(0),
+@click.option("--discriminator-units", type=Whole(0),
               help="Units of a linear layer after the convolutions; 0: none.  "
               "[default: 256]")  # fmt: skip
-@click.option("--generator-units", type=click.IntRange(0),
+@click.option("--generator-units", type=Whole(0),
               help="Units of a linear layer before the convolutions; 0: none.  "
               "[default: 512]")  # fmt: skip
 @click.option(
@@ -39,7 +39,7 @@ UNITS = {"discriminator_units": 256, "generator_units": 512}
 @options.share("--smoothing", 0.0, "Smoothing of the label of real images.")
 @click.option("--conditional", is_flag=True,
               help="Tell both players the digit; sample each digit in turn.")  # fmt: skip
-@click.option("--clusters", type=click.IntRange(0),
+@click.option("--clusters", type=Whole(0),
               help="Find so many clusters of images without labels, and tell both players which "
               "one; 0: none.  [default: 200 for MNIST with --channels and without "
               "--conditional, else 0]")  # fmt: skip

@@ -14,7 +14,7 @@ import click
 from fastnn import files
 from fastnn.cli import INTERRUPTED, KEPT
 from fastnn.cli.interrupts import patiently
-from fastnn.cli.ranges import Number
+from fastnn.cli.ranges import Number, Whole
 from fastnn.errors import OptionError
 from fastnn.train.hooks import Callback, Logs
 
@@ -49,7 +49,7 @@ def check_workers(ctx: click.Context, option: click.Parameter, text: str) -> int
 def count(name: str, default: int, text: str) -> Callable[[Command], Command]:
     """An option for a whole number from 1."""
     return click.option(
-        name, default=default, show_default=True, type=click.IntRange(1), help=text
+        name, default=default, show_default=True, type=Whole(1), help=text
     )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def language_model(command: Command) -> Command:
             help="Of matrix products.",
         ),
         click.option(
-            "--ngram", default=0, show_default=True, type=click.IntRange(0),
+            "--ngram", default=0, show_default=True, type=Whole(0),
             help="Measure mixed with n-grams of the training text, so long, as well; 0 does not.",
         ),
     ]  # fmt: skip
@@ -138,7 +138,7 @@ def running(*, output: str, epochs: int, batch_size: int, lr: float, rate: str,
             help=rate,
         ),
         click.option(
-            "--seed", default=0, show_default=True, type=click.IntRange(0),
+            "--seed", default=0, show_default=True, type=Whole(0),
             help="Seed of all random numbers of the run.",
         ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),

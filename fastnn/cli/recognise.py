@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from fastnn.cli.ranges import Whole
+
 #: the checkpoint that is meant where none is given
 DEFAULT = Path("runs/speech-commands")
 
@@ -15,7 +17,7 @@ DEFAULT = Path("runs/speech-commands")
 @click.option("--checkpoint", type=click.Path(path_type=Path),
               help="What `fastnn train speech-commands`, `speaker-id` or `language-id` wrote: the "
                    f"file or its folder.  [default: {DEFAULT}]")  # fmt: skip
-@click.option("--top", default=1, show_default=True, type=click.IntRange(1),
+@click.option("--top", default=1, show_default=True, type=Whole(1),
               help="How many classes to name, the most probable first.")  # fmt: skip
 @click.option("--convert/--no-convert", default=True, show_default=True,
               help="Convert recordings at other sample rates, or refuse them.")  # fmt: skip

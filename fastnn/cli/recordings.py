@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fastnn.cli import options
-from fastnn.cli.ranges import Number
+from fastnn.cli.ranges import Number, Whole
 
 Splits = Callable[..., Any]
 
@@ -31,7 +31,7 @@ def described(*, folder: str, required: bool = False, speed: bool = True, epochs
         click.option("--held-out", "share", default=0.2, show_default=True,
                      type=Number(0, 1, min_open=True, max_open=True),
                      help="Share of a folder's recordings to test with."),
-        click.option("--rate", type=click.IntRange(1000),
+        click.option("--rate", type=Whole(1000),
                      help="Samples a second; other recordings of the folder are converted."),
         click.option("--front", type=click.Choice(["sinc", "conv"]), default="sinc",
                      show_default=True, help="First layer: band-pass filters, or any filters."),

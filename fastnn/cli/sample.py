@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fastnn.cli.ranges import Number
+from fastnn.cli.ranges import Number, Whole
 
 #: the checkpoint that is meant where none is given
 DEFAULT = Path("runs/char-lm")
@@ -36,7 +36,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "--length",
     default=500,
     show_default=True,
-    type=click.IntRange(0),
+    type=Whole(0),
     help="Text: number of symbols (characters or words) to generate.",
 )
 @click.option(
@@ -50,19 +50,19 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 @click.option("--precision", default="highest", show_default=True,
               type=click.Choice(["highest", "high", "medium", "bf16", "fp16"]),
               help="Text: of products; bf16 halves what an LSTM reads for a symbol.")  # fmt: skip
-@click.option("--count", default=100, show_default=True, type=click.IntRange(1),
+@click.option("--count", default=100, show_default=True, type=Whole(1),
               help="Images: how many.")  # fmt: skip
 @click.option("--walk", is_flag=True,
               help="Images: in each row, a walk from one code to another.")  # fmt: skip
 @click.option("--truncation", type=Number(0.1),
               help="Images of a GAN: redraw noise beyond this value.")  # fmt: skip
-@click.option("--digit", default=0, show_default=True, type=click.IntRange(0, 9),
+@click.option("--digit", default=0, show_default=True, type=Whole(0, 9),
               help="Sound: the digit to say.")  # fmt: skip
 @click.option("--seconds", default=0.6, show_default=True, type=Number(0.001),
               help="Sound: how long it is.")  # fmt: skip
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path),
               help="Images and sound: the file.  [default: samples.png, sample.wav]")  # fmt: skip
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0),
+@click.option("--seed", default=0, show_default=True, type=Whole(0),
               help="Seed of the random numbers.")  # fmt: skip
 @click.pass_context
 def sample(

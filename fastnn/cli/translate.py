@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fastnn.cli.ranges import Number
+from fastnn.cli.ranges import Number, Whole
 
 
 @click.command()
@@ -14,7 +14,7 @@ from fastnn.cli.ranges import Number
 @click.option("--checkpoint", default="runs/translate", show_default=True,
               type=click.Path(path_type=Path),
               help="What `fastnn train translate` wrote: the file or its folder.")  # fmt: skip
-@click.option("--width", default=5, show_default=True, type=click.IntRange(1, 1000),
+@click.option("--width", default=5, show_default=True, type=Whole(1, 1000),
               help="Hypotheses that beam search keeps.")  # fmt: skip
 @click.option("--length-penalty", default=0.6, show_default=True, type=Number(0, 10),
               help="Above 0, longer translations win more often.")  # fmt: skip

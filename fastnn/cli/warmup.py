@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fastnn.cli.ranges import Whole
+
 if TYPE_CHECKING:
     from fastnn.runtime.cpu.ahead import Variant
 
@@ -41,9 +43,7 @@ if TYPE_CHECKING:
     metavar="X.Y",
     help="With --device cuda: the compute capability; by default that of the first device.",
 )
-@click.option(
-    "--jobs", type=click.IntRange(1), help="Number of processes; by default one per core."
-)
+@click.option("--jobs", type=Whole(1), help="Number of processes; by default one per core.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="List each kernel and its compile time in seconds."
 )

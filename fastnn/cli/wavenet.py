@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from fastnn.cli import options
+from fastnn.cli.ranges import Whole
 
 
 @click.command()
@@ -15,7 +16,7 @@ from fastnn.cli import options
 @options.count("--skip", 64, "Units of the two layers after it.")
 @options.count("--layers", 12, "Dilated convolutions: 1, 2, 4, ... samples.")
 @options.count("--cycle", 12, "Layers after which dilations begin at 1 again.")
-@click.option("--levels", default=256, show_default=True, type=click.IntRange(2),
+@click.option("--levels", default=256, show_default=True, type=Whole(2),
               help="Values that a sample may have.")  # fmt: skip
 @click.option("--distribution", default="softmax", show_default=True,
               type=click.Choice(["softmax", "logistics"]),

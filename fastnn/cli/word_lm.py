@@ -9,7 +9,7 @@ from typing import Any, cast
 import click
 
 from fastnn.cli import options
-from fastnn.cli.ranges import Number
+from fastnn.cli.ranges import Number, Whole
 
 
 @click.command("word-lm")
@@ -20,14 +20,14 @@ from fastnn.cli.ranges import Number
 @options.share("--dropout", 0.3, "Dropout probability.")
 @options.language_model
 @options.count("--steps", 20, "Words to backpropagate through.")
-@click.option("--sampled", default=0, show_default=True, type=click.IntRange(0),
+@click.option("--sampled", default=0, show_default=True, type=Whole(0),
               help="Estimate the softmax in training from so many words; 0 takes all.")  # fmt: skip
-@click.option("--full-softmax", default=0, show_default=True, type=click.IntRange(0),
+@click.option("--full-softmax", default=0, show_default=True, type=Whole(0),
               help="With --sampled: of the last so many epochs, take all words.")  # fmt: skip
 @click.option("--augmented", default=0.0, show_default=True, type=Number(0),
               help="With --sampled, --tied: how much words that are like the next one count.",
 )  # fmt: skip
-@click.option("--cache", default=0, show_default=True, type=click.IntRange(0),
+@click.option("--cache", default=0, show_default=True, type=Whole(0),
               help="Measure with a cache of so many words as well; 0 does not.")  # fmt: skip
 @options.running(
     output="runs/word-lm",

@@ -40,7 +40,8 @@ def trace_tree(model: Model, graph: Graph, *inputs: Value, **named: Value) -> An
     except TypeError as error:
         raise ShapeError(
             f"{type(model).__name__}.forward cannot be called with {len([*inputs, *named])} inputs "
-            f"({error}); pass one array for each of its arguments, several as a tuple"
+            f"({error}); pass one array for each of its arguments, several as a tuple; "
+            "targets are no inputs: fit(x, y)"
         ) from None
     outputs: Any = model(*inputs, **named)
     found = [output for _, output in leaves(outputs)]

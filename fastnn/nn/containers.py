@@ -15,9 +15,14 @@ from fastnn.public import publish
 
 def _layer(value: Any, where: str) -> Module:
     if not isinstance(value, Module):
+        remedy = "a function of your own goes into the forward of a subclass of nn.Module"
+        if isinstance(value, type):
+            remedy = "write nn.ReLU(), with parentheses"
+        elif isinstance(value, (list, tuple)):
+            remedy = "write a star before a list of layers: nn.Sequential(*layers)"
         raise OptionError(
             f"{where}: expected layers, got {getattr(value, '__name__', type(value).__name__)}; "
-            "write nn.ReLU(), with parentheses"
+            f"{remedy}"
         )
     return value
 

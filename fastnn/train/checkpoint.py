@@ -374,14 +374,23 @@ def _compare_optimizers(saved: Metadata, mine: Metadata, path: str | os.PathLike
         problems = [f"it was written with {saved['kind']}, the trainer has {mine['kind']}"]
     else:
         before, now = ({**d.pop("options"), **d} for d in (dict(saved), dict(mine)))
-        problems = [
-            f"{key}: expected {now.get(key)!r}, got {before.get(key)!r}"
-            for key in {**before, **now}
-            if before.get(key) != now.get(key)
-        ]
+        problems = _differences(before, now)
     raise CheckpointError(
         f"checkpoint {os.fspath(path)!r}: its optimizer differs: "
         f"{files.one_line('; '.join(problems))}. Make the "
-        "trainer with the optimizer it was written with, or read its parameters alone with "
+        "trainer with the optimizer it was written with (on the command line, give the options it "
+        "was trained with, --epochs among them), or read its parameters alone with "
         "model.load(path)"
     )
+
+
+def _differences(before: Metadata, now: Metadata, inside: str = "") -> list[str]:
+    """What differs, by name; of dictionaries only their entries that do."""
+    found = []
+    for key in {**before, **now}:
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{inside}{key}: ")
+        elif old != new:
+            found.append(f"{inside}{key}: expected {new!r}, got {old!r}")
+    return found

@@ -292,6 +292,14 @@ TRAINER: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU),
         r"place 1: .*write nn.ReLU\(\)",
     ),
+    "a list of layers": (
+        lambda: nn.Sequential([nn.Linear(2, 2)]),  # type: ignore
+        r"place 0: .*got list; write a star",
+    ),
+    "a function among layers": (
+        lambda: nn.Sequential(nn.Linear(2, 2), lambda x: x),  # type: ignore
+        r"place 1: .*got <lambda>; a function of your own goes into the forward",
+    ),
 }
 
 
