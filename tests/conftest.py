@@ -62,6 +62,12 @@ def pytest_configure(config):
         root = Path(__file__).resolve().parents[1]
         for folder in ("fastnn", "kernels"):
             compileall.compile_dir(root / folder, quiet=2)
+    if hasattr(config, "workerinput"):
+        # Processes test side by side: one compiles for each of them. Two would both make the
+        # helpers that the kernels share, and take the core that the other tests run on.
+        from fastnn.runtime.cpu import ahead
+
+        ahead.MOST_WORKERS = 1
 
 
 def pytest_collection_modifyitems(items):

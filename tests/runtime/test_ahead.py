@@ -21,14 +21,19 @@ def cache(tmp_path, monkeypatch):
     """An empty cache, and nothing loaded."""
     monkeypatch.setenv("FASTNN_CACHE", str(tmp_path))
     monkeypatch.setattr(compiler, "_loaded", {})
+    monkeypatch.setattr(ahead, "MOST_WORKERS", 2)  # elsewhere in tests side by side it is 1
     ahead.load_all()
     return tmp_path
 
 
 def test_workers_compile_what_is_missing(cache, monkeypatch):
+    started = []
+    start = ahead._start_worker
+    monkeypatch.setattr(ahead, "_start_worker", lambda *p: started.append(start(*p)) or started[-1])
     monkeypatch.setattr(ahead, "available_cores", lambda: 2)
     before = compiler.compiled_count
     ahead.ensure(SMALL)
+    assert len(started) == 2
     assert ahead.missing(SMALL) == []
     assert compiler.compiled_count == before + len(SMALL)
     for name, dtype, _ in SMALL:  # loaded, not compiled again
