@@ -385,11 +385,11 @@ def _compare_optimizers(saved: Metadata, mine: Metadata, path: str | os.PathLike
 
 
 def _differences(before: Metadata, now: Metadata, inside: str = "") -> list[str]:
-    """What differs, by name; of dictionaries only their entries that do."""
+    """What differs, by name; of dictionaries with the same keys only their entries that do."""
     found = []
     for key in {**before, **now}:
         old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
+        if isinstance(old, dict) and isinstance(new, dict) and set(old) == set(new):
             found += _differences(old, new, f"{inside}{key}: ")
         elif old != new:
             found.append(f"{inside}{key}: expected {new!r}, got {old!r}")
