@@ -1,6 +1,5 @@
 """The command line: what it says, what it writes, its exit codes."""
 
-import dataclasses
 import errno
 import os
 import re
@@ -19,9 +18,7 @@ from safetensors.numpy import load_file
 
 import fastnn
 from fastnn import cli
-from fastnn.cli import info
 from fastnn.cli import options as cli_options
-from fastnn.kernels.cpu import target, tile_unit
 from fastnn.runtime.cpu import ahead, compiler
 from fastnn.train.options import optimizers
 from fastnn.train.trainer import Trainer
@@ -211,30 +208,7 @@ def test_output_that_is_a_file(tmp_path, small):
     assert "is a file" in result.stderr
 
 
-# -------------------------------------------------------------------- info, warmup
-
-
-def test_info_tells_the_machine():
-    result = run("info")
-    assert result.exit_code == 0
-    for what in (
-        f"fastnn          {fastnn.__version__}", "python", "numpy", "numba", "llvmlite",
-        "CPU features", "vector width", "workers", "CUDA            no: ", "kernel cache",
-        "shipped code    none",
-        str(compiler.cache_folder()),
-    ):  # fmt: skip
-        assert what in result.stdout
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_info_tells_what_bf16_comes_to(monkeypatch, there):
-    features = target.host().features.replace("avx512bf16", "other")
-    host = dataclasses.replace(target.host(), features=features + ",+avx512bf16" * there)
-    monkeypatch.setattr(target, "host", lambda: host)
-    monkeypatch.setattr(tile_unit, "usable", lambda: False)
-    (line,) = (value for name, value in info.facts() if name == "tile unit")
-    assert '"bf16" is no faster' in line
-    assert line.endswith("; AVX-512-BF16 is there and not used") is there
+# -------------------------------------------------------------------- warmup
 
 
 def test_warmup_compiles_what_is_missing(tmp_path, monkeypatch):

@@ -1,0 +1,35 @@
+"""`fastnn info`: what it says about this machine."""
+
+import dataclasses
+
+import pytest
+from click.testing import CliRunner
+
+import fastnn
+from fastnn import cli
+from fastnn.cli import info
+from fastnn.kernels.cpu import target, tile_unit
+from fastnn.runtime.cpu import compiler
+
+
+def test_info_tells_the_machine():
+    result = CliRunner().invoke(cli.group(), ["info"])
+    assert result.exit_code == 0
+    for what in (
+        f"fastnn          {fastnn.__version__}", "python", "numpy", "numba", "llvmlite",
+        "CPU features", "vector width", "workers", "CUDA            no: ", "kernel cache",
+        "shipped code    none",
+        str(compiler.cache_folder()),
+    ):  # fmt: skip
+        assert what in result.stdout
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_info_tells_what_bf16_comes_to(monkeypatch, there):
+    features = target.host().features.replace("avx512bf16", "other")
+    host = dataclasses.replace(target.host(), features=features + ",+avx512bf16" * there)
+    monkeypatch.setattr(target, "host", lambda: host)
+    monkeypatch.setattr(tile_unit, "usable", lambda: False)
+    (line,) = (value for name, value in info.facts() if name == "tile unit")
+    assert '"bf16" is no faster' in line
+    assert line.endswith("; AVX-512-BF16 is there and not used") is there
