@@ -290,6 +290,13 @@ def _crf(s: Sizes) -> Work:
     return Work(3 * B * T * C * C, 4 * B * T * C, {"exp": B * T * C})
 
 
+@formula("crf_backward", "crf_backward_input", "crf_backward_transitions")
+def _crf_back(s: Sizes) -> Work:
+    """What was counted forward, times the gradient of the loss."""
+    counted = s["share"] if "share" in s.arrays else s["pair"]
+    return Work(operations=math.prod(counted))
+
+
 @formula("embedding_forward")
 def _embedding(s: Sizes) -> Work:
     return Work(bytes=12 * math.prod(s["y"]) + 8 * s["ids"][0])

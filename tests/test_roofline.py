@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,21 @@ def test_work_of_time_loops() -> None:
     assert counted.functions == {"sigmoid": 240, "tanh": 160}
     weights = 40 * 32 + 8 * 32  # packed to whole tiles
     assert counted.bytes >= 4 * (5 * 2 * (40 + 8 + 40) + weights + 2 * 32)
+
+
+def test_calls_keep_what_they_read() -> None:
+    """A call that is made later reads its own inputs: of the net's memory others may have it."""
+    case = roofline.tagging(2, 5, 3)()
+    target = weakref.ref(case[2])
+    pairs = list(roofline.calls(case))
+    counted = {call.kernel: work.work_of(call) for call, _ in pairs}
+    assert counted["crf_forward"].macs == 3 * 2 * 5 * 3 * 3
+    assert all(found is not None for found in counted.values())
+    del case
+    gc.collect()
+    assert target() is not None
+    for _, run in pairs:
+        run(1)
 
 
 def test_functions_by_ports() -> None:
