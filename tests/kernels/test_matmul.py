@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastnn.kernels import simd
 from fastnn.kernels.cpu import target, tile
 from fastnn.kernels.declare import KERNELS
 from fastnn.kernels.matmul import cpu as matmul
@@ -153,7 +154,10 @@ def test_bits_of_sequential_multiply_adds(n: int, c: int, k: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_python_twin_gives_the_same_bits(dtype: str) -> None:
+def test_python_twin_gives_the_same_bits(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(A vector has as many lanes as the compiled code's: panels are made of such.)"""
+    lanes = {size: target.host().lanes(size) for size in simd.TWIN_LANES}
+    monkeypatch.setattr(simd, "TWIN_LANES", lanes)
     if not target.host().has_fma:
         pytest.skip("without FMA products are rounded")
     n, c, k = 5, 19, 21
