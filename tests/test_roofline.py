@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import harness, ports, precision_curves, roofline, tables, work
+from benchmarks import harness, ports, precision_curves, roofline, roofline_cases, tables, work
 from fastnn import nn, optim
 
 
@@ -21,7 +21,7 @@ def test_kernels_beside_their_limits() -> None:
     model.load_state_dict({name: np.ones_like(v) for name, v in model.state_dict().items()})
     ones = np.ones((2, 2, 5, 7), np.float32)
     layers = nn.Sequential(model[0]).predict(ones), model.predict(ones)
-    step = roofline.compiled(model, None, optim.Adam())
+    step = roofline_cases.compiled(model, None, optim.Adam())
     case = step, ones, np.array([0, 1]), ("forward", "adam_update")
     found = {call.kernel: work.work_of(call) for call, _ in roofline.calls(case)}
     assert found["convolution_forward"].macs == layers[0].sum()
@@ -37,7 +37,9 @@ def test_kernels_beside_their_limits() -> None:
 
 def test_work_of_time_loops() -> None:
     call = next(
-        c for c, _ in roofline.calls(roofline.recurrent("LSTM", 8, 2, 5)()) if "for" in c.kernel
+        c
+        for c, _ in roofline.calls(roofline_cases.recurrent("LSTM", 8, 2, 5)())
+        if "for" in c.kernel
     )
     counted = work.work_of(call)
     assert counted is not None
@@ -49,7 +51,7 @@ def test_work_of_time_loops() -> None:
 
 def test_calls_keep_what_they_read() -> None:
     """A call that is made later reads its own inputs: of the net's memory others may have it."""
-    case = roofline.tagging(2, 5, 3)()
+    case = roofline_cases.tagging(2, 5, 3)()
     target = weakref.ref(case[2])
     pairs = list(roofline.calls(case))
     counted = {call.kernel: work.work_of(call) for call, _ in pairs}
