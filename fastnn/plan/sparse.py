@@ -17,6 +17,7 @@ from fastnn.kernels.matmul.cpu import choose_linear
 from fastnn.kernels.matmul.cpu_blocked import scratch_columns
 from fastnn.kernels.matmul.cpu_sparse import WORD, columns_needed, room_needed, words_needed
 from fastnn.kernels.matmul.cpu_sparse_gradients import by_vectors, turned_room, turned_words
+from fastnn.kernels.rounding import KERNELS
 from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import Lowering
 
@@ -30,7 +31,13 @@ def with_zeros(call: Call, zeros: Collection[Value]) -> set[Value]:
     """The memory of what a call writes, if many of its elements may be 0; `zeros` is that of which
     this is known."""
     traits = kernel_of(call.kernel).traits
-    if not (traits.many_zeros or (traits.keeps_zeros and call.operands["x"].root in zeros)):
+    found = traits.many_zeros
+    if call.kernel == KERNELS["bf16"]:  # of data, too: what it writes is not memory of inputs
+        x = call.operands["x"].root
+        found = x in zeros or x.segment == "input"
+    elif traits.keeps_zeros:
+        found = found or call.operands["x"].root in zeros
+    if not found:
         return set()
     return {value.root for _, parameter, value in call.arrays() if parameter.writes}
 

@@ -11,6 +11,7 @@ import pytest
 import fastnn as fnn
 from fastnn import nn, optim
 from fastnn.graph.graph import Graph
+from fastnn.kernels.cpu import tile_unit
 from fastnn.kernels.declare import kernel_of
 from fastnn.kernels.matmul.cpu import choose_linear
 from fastnn.ops.declare import apply_effect
@@ -78,7 +79,7 @@ def test_large_layers_behind_a_relu() -> None:
     assert {"linear_backward_input_blocked_sparse", BLOCKED} <= found
 
 
-def trained(kind: str, workers: int) -> dict[str, Any]:
+def trained(kind: str, workers: int, precision: str = "highest") -> dict[str, Any]:
     """Parameters after two epochs on samples of which most pixels are 0."""
     rng = np.random.default_rng(0)
     x = (rng.random((200, 300)) * (rng.random((200, 300)) < 0.2)).astype(np.float32)
@@ -88,13 +89,23 @@ def trained(kind: str, workers: int) -> dict[str, Any]:
     else:
         units = 1024 if kind == "wide" else 130
         net = nn.Sequential(nn.Linear(300, units), nn.ReLU(), nn.Linear(units, 5))
-        trainer = fnn.Trainer(net, "cross_entropy", optim.Adam(), workers=workers)
+        trainer = fnn.Trainer(
+            net, "cross_entropy", optim.Adam(), workers=workers, precision=precision
+        )
         trainer.fit(x, rng.integers(0, 5, 200), epochs=2, batch_size=70, verbose=False)
     return trainer.get_parameters()
 
 
-@pytest.mark.parametrize("kind", ["classifier", "machine", "wide"])
-def test_trainings_keep_their_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [("classifier", "highest"), ("machine", "highest"), ("wide", "highest"),
+     ("classifier", "bf16"), ("wide", "bf16")],
+)  # fmt: skip
+def test_trainings_keep_their_bits(
+    kind: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding to bfloat16 keeps zeros, and hides them from nobody."""
+    monkeypatch.setattr(tile_unit, "usable", lambda: False)
     found, seen = products.sparse, set()
 
     def noted(*given: Any) -> Any:
@@ -103,10 +114,10 @@ def test_trainings_keep_their_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -
         return call
 
     monkeypatch.setattr(products, "sparse", noted)
-    several = [trained(kind, workers) for workers in (1, 3)]
+    several = [trained(kind, workers, precision) for workers in (1, 3)]
     assert ({BLOCKED} if kind == "wide" else {FORWARD, WEIGHT}) <= seen
     monkeypatch.setattr(products, "sparse", lambda *given: None)
-    for name, array in trained(kind, 1).items():
+    for name, array in trained(kind, 1, precision).items():
         assert all(np.array_equal(array, parameters[name]) for parameters in several), name
 
 
