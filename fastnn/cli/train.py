@@ -43,10 +43,20 @@ class OptimizerName(click.Option):
     """An option for an optimiser's name; its help lists those there are, looked up when asked."""
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        from fastnn.train.options import optimizers
-
-        self.help = f"One of {', '.join(sorted(optimizers()))}."
+        self.help = f"One of {', '.join(sorted(by_batches()))}."
         return super().get_help_record(ctx)
+
+
+def by_batches() -> dict[str, Any]:
+    """Optimisers by name, but for those that take all samples for each of their steps."""
+    from fastnn.optim.full_batch import FullBatch
+    from fastnn.train.options import optimizers
+
+    return {
+        name: kind
+        for name, kind in optimizers().items()
+        if not (isinstance(kind, type) and issubclass(kind, FullBatch))
+    }
 
 
 @click.group(cls=Tasks)
@@ -106,17 +116,19 @@ def digits_trainer(
 
     Raises OptionError for an optimiser or device that is not there.
     """
-    from fastnn import nn
+    from fastnn import nn, optim
     from fastnn.errors import OptionError
     from fastnn.optim.schedules import CosineAnnealing
-    from fastnn.train.options import optimizers
     from fastnn.train.trainer import Trainer
 
-    known = optimizers()
+    known = by_batches()
     if optimizer not in known:
         raise OptionError(
             f"--optimizer: expected one of {', '.join(sorted(known))}, got {optimizer!r}"
         )
+    kind, more = known[optimizer], {}
+    if kind is not optim.ScheduleFreeAdamW:  # whose average takes a schedule's place
+        more = {"schedule": CosineAnnealing(steps)}
     layers: list[nn.Module] = [nn.Dropout(dropout / 2)]
     size = 64
     for units in hidden:
@@ -124,8 +136,7 @@ def digits_trainer(
         size = units
     layers.append(nn.Linear(size, 10))
     return Trainer(
-        nn.Sequential(*layers), loss="cross_entropy",
-        optimizer=known[optimizer](lr=lr, schedule=CosineAnnealing(steps)),
+        nn.Sequential(*layers), loss="cross_entropy", optimizer=kind(lr=lr, **more),
         metrics=["accuracy"], device=device, workers=workers, seed=seed,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fastnn.cli.train import by_batches, digits_trainer
 from tests.cli.test_cli import run
 
 
@@ -9,6 +10,7 @@ from tests.cli.test_cli import run
     ("options", "code", "message"),
     [
         (["--optimizer", "sdg"], 1, "--optimizer: expected one of adadelta, adafactor"),
+        (["--optimizer", "lbfgs"], 1, "--optimizer: expected one of adadelta, adafactor"),
         (["--device", "tpu"], 1, "device: expected 'auto', 'cpu', 'cuda' or 'cuda:1', got 'tpu'"),
         (["--batch-size", "0"], 2, "Invalid value for '--batch-size'"),
         (["--batch-size", "1.5"], 2, "'--batch-size': expected a whole number, got '1.5'"),
@@ -33,3 +35,9 @@ def test_mistakes_are_one_line(tmp_path, options, code, message):
     assert error.startswith("Error: ")
     assert message in error
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("name", by_batches())
+def test_each_optimizer_that_is_listed_can_be_made(name):
+    trainer = digits_trainer(steps=10, hidden=(4,), optimizer=name, lr=0.01)
+    assert "lr=0.01" in repr(trainer.optimizer)
