@@ -160,6 +160,27 @@ def test_two_workers_are_quicker_and_slower_by_turns() -> None:
     assert runs.now < 1.06 * ideal
 
 
+def test_threads_that_spin_for_10_ms_before_each_run_do_not_keep_it_from_two_workers() -> None:
+    """As those of a library that has just computed do: two workers get on badly meanwhile."""
+    spinning, slow, steps, turns = 10_000_000, {1: 54_000, 2: 120_000}, 2000, 60
+    runs, on_two = Runs({1: 211_000, 2: 114_000}, 2, lambda workers, now: 0), 0
+    for _ in range(turns):
+        begun, left = runs.now, steps
+        arrive(runs.words, left, 1)
+        while left > 0:
+            use, count, warm = decide(runs.words, left, 1, 1)
+            workers = runs.workers[use]
+            late = max(begun + spinning - runs.now, 0)
+            slowly = min(count, -(-late // slow[workers]))
+            quick = 54_000 if workers == 1 else 35_000
+            time = slowly * slow[workers] + (count - slowly) * quick
+            learn(runs.words, use, warm, count, 1, time)
+            runs.now += time
+            left -= count
+            on_two += count * (workers == 2)
+    assert on_two > 0.9 * turns * steps
+
+
 def test_little_is_lost_on_imagined_machines() -> None:
     """Cores that wake late, stalls, neighbours that come and go: on 120 of `machines`."""
     lost = sorted(regret(seed, choosing) for seed in range(120))
