@@ -108,6 +108,8 @@ class Traits:
     many_zeros: bool = False
     #: elements of its result are 0 where those of its array `x` are
     keeps_zeros: bool = False
+    #: likewise, and those of data are many: it copies them for a product
+    copies: bool = False
     #: what its array `x`, an output of the model, has to be; beyond that results are not finite
     expects: str = ""
     #: factors of its products, which lower precisions round before it is called

@@ -17,7 +17,6 @@ from fastnn.kernels.matmul.cpu import choose_linear
 from fastnn.kernels.matmul.cpu_blocked import scratch_columns
 from fastnn.kernels.matmul.cpu_sparse import WORD, columns_needed, room_needed, words_needed
 from fastnn.kernels.matmul.cpu_sparse_gradients import by_vectors, turned_room, turned_words
-from fastnn.kernels.rounding import KERNELS
 from fastnn.plan.call import Call
 from fastnn.plan.lower.lowering import Lowering
 
@@ -32,7 +31,7 @@ def with_zeros(call: Call, zeros: Collection[Value]) -> set[Value]:
     this is known."""
     traits = kernel_of(call.kernel).traits
     found = traits.many_zeros
-    if call.kernel == KERNELS["bf16"]:  # of data, too: what it writes is not memory of inputs
+    if traits.copies:  # of data, too: what it writes is not memory of inputs
         x = call.operands["x"].root
         found = x in zeros or x.segment == "input"
     elif traits.keeps_zeros:

@@ -214,15 +214,18 @@ class _Check:
                     builder.places[f"{output_name}, {name}"] = gradient
         backward = self._bind(builder)
         self.session.run([(backward, 1)], lambda: None)
-        for name, array in self.arrays.items():  # one program's inputs may lie where another's do
-            self.forward.view(name)[...] = array
+        totals = {}  # all of them now: the forward program works in the same memory
         for name in names:
             parameter = known.get(name)
             shape = parameter.storage_shape if parameter else self.arrays[name].shape
-            total = np.zeros(shape)
+            totals[name] = np.zeros(shape)
             for output_name, _ in outputs:
                 if f"{output_name}, {name}" in builder.places:
-                    total += backward.view(f"{output_name}, {name}").reshape(shape)
+                    totals[name] += backward.view(f"{output_name}, {name}").reshape(shape)
+        for name, array in self.arrays.items():  # one program's inputs may lie where another's do
+            self.forward.view(name)[...] = array
+        for name, total in totals.items():
+            parameter = known.get(name)
             if parameter is None:
                 yield name, total, self.forward.view(name)
             else:

@@ -53,7 +53,7 @@ ROWS = (
     _row("divide_backward_a", arithmetic.divide, ("dy", "b"), "da"),
     _row("divide_backward_b", arithmetic.divide_gradient_b, ("b", "y", "dy"), "db"),
     _row("negate", arithmetic.negate, ("x",)),
-    _row("round_bf16", rounding.round_bf16, ("x",)),
+    _row("round_bf16", rounding.round_bf16, ("x",), copies=True),
     _row("round_fp16", rounding.round_fp16, ("x",)),
     _row("affine", arithmetic.affine, ("x",), "y", ("scale", "shift")),
 )

@@ -30,10 +30,10 @@ def planned() -> dict[str, str]:
 @pytest.mark.parametrize("device", programs.DEVICES)
 @pytest.mark.parametrize("name", CASES)
 def test_programs(name: str, device: str, planned: dict[str, str]) -> None:
-    name = f"{name}.{device}"
-    before = programs.kept().get(name, "")
-    if planned[name] != before:
-        pytest.fail(f"{difference(before, planned[name], name)}\n{REMEDY} {name}", pytrace=False)
+    place = f"{name}.{device}"
+    before = programs.kept().get(place, "")
+    if planned[place] != before:
+        pytest.fail(f"{difference(before, planned[place], place)}\n{REMEDY} {name}", pytrace=False)
 
 
 def test_no_text_is_left_over() -> None:

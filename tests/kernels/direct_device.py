@@ -79,6 +79,10 @@ DIRECT_CPU |= {
         words=np.zeros((_N, words_needed(_C)), np.int64),
         scratch=np.zeros((_N, scratch_columns(_N, 4)), np.float32),
     ),
+    "linear_backward_weight_packed": dict(
+        x_packed=numbers(*packed_shape(_N, _C, 4)), dy_packed=numbers(*packed_shape(_N, _K, 4)),
+        dw=numbers(_C, _K),
+    ),
     "linear_backward_weight_sparse": dict(
         x=_ZEROS, dy=numbers(_N, _K), dw=numbers(_C, _K),
         words=np.zeros((_C, words_needed(_N)), np.int64),
