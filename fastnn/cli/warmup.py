@@ -75,7 +75,7 @@ def warmup(
         wanted = [v for name in dtypes for v in _digits(name)]
     else:
         wanted = ahead.common_variants(dtypes)
-    absent = ahead.missing(dict.fromkeys(wanted))
+    absent = ahead.missing(wanted)
     start = time.perf_counter()
     took: list[tuple[float, Variant]] = []
     with click.progressbar(

@@ -42,6 +42,23 @@ def test_workers_compile_what_is_missing(cache, monkeypatch):
     assert ahead.cache_size()[0] == len(SMALL)
 
 
+def test_each_is_compiled_once(cache, monkeypatch):
+    """A kernel that a program has is among the alternatives of others, too; and a process that asks
+    for what another has made meanwhile takes it."""
+    asked = []
+    monkeypatch.setattr(ahead, "compile_all", lambda wanted, **_: asked.extend(wanted))
+    monkeypatch.setattr(ahead, "available_cores", lambda: 2)
+    ahead.ensure([*SMALL, *SMALL])
+    assert asked == SMALL
+    path = str(ahead.path_of(SMALL[0]))
+    before = compiler.compiled_count
+    assert ahead._compile(SMALL[0], path) > 0
+    written = os.stat(path).st_mtime_ns
+    assert ahead._compile(SMALL[0], path) == 0
+    assert compiler.compiled_count == before + 1
+    assert os.stat(path).st_mtime_ns == written
+
+
 def test_few_kernels_or_one_core_start_no_process(cache, monkeypatch):
     def refuse():
         raise AssertionError("no worker process was expected")

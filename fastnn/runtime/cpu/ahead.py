@@ -70,10 +70,10 @@ def path_of(variant: Variant) -> Path:
 
 
 def missing(wanted: Iterable[Variant]) -> list[Variant]:
-    """Those that are neither loaded nor in the cache, the longest first."""
+    """Those that are neither loaded nor in the cache, each once, the longest first."""
     absent = []
     folder = compiler.cache_folder()
-    for variant in wanted:
+    for variant in dict.fromkeys(wanted):
         name, *types = variant
         key: Any = name if variant in LOOP else (KERNELS[name], *types)
         if key in compiler._loaded or (folder, key) in _seen:
@@ -143,14 +143,14 @@ def compile_all(
     """Compile variants into the cache in worker processes.
 
     Args:
-        wanted: what to compile (also what is there already).
+        wanted: what to compile.
         jobs: number of processes; as many as cores, and no more than are worth while, if None.
         report: called with a variant and the seconds it took, in this thread, as each is done.
         announce: write a line to standard error when it takes more than a second.
         program: the module that a worker process runs, and its arguments.
 
     Returns:
-        How many were compiled. The rest no worker could compile.
+        How many are there now. The rest no worker could compile.
     """
     count = jobs or min(available_cores(), -(-len(wanted) // 2), MOST_WORKERS)
     tasks: queue.SimpleQueue[Variant] = queue.SimpleQueue()
@@ -327,6 +327,8 @@ def _compile(variant: Variant, path: str) -> float | None:
     if (variant not in LOOP and name not in KERNELS) or str(path_of(variant)) != path:
         return None  # a user's kernel, or other code than the process that asks has
     start = time.perf_counter()
+    if cache.read(Path(path)) is not None:  # another process has compiled it meanwhile
+        return 0.0
     if variant in LOOP:
         compiler.compile_loop_to(Path(path), name)
     else:
