@@ -22,7 +22,7 @@ from fastnn.kernels.declare import Kernel
 #: by side and know nothing of each other.
 ORDER: list[str] = [
     "errors _version public cached weak",
-    "files interrupts spellings",
+    "files interrupts spellings switches",
     "kernels",
     "graph optim",
     "ops",

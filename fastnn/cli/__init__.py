@@ -8,7 +8,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import itertools
-import os
 import shlex
 from typing import Any
 
@@ -64,7 +63,8 @@ def group() -> Any:
     import click
 
     import fastnn
-    from fastnn.errors import FastnnError
+    from fastnn import switches
+    from fastnn.errors import FastnnError, OptionError
 
     class Commands(click.Group):
         """Loads a command's module when it is called; says users' mistakes in one line."""
@@ -91,6 +91,10 @@ def group() -> Any:
             from fastnn.cli.interrupts import one_interrupt, terminated
 
             try:
+                debugging = switches.on("FASTNN_DEBUG")
+            except OptionError as error:
+                raise click.ClickException(str(error)) from None
+            try:
                 with one_interrupt():
                     return super().invoke(ctx)
             except KeyboardInterrupt:
@@ -106,7 +110,7 @@ def group() -> Any:
                     ctx.exit(TERMINATED)
                 raise
             except UnicodeEncodeError as error:
-                if os.environ.get("FASTNN_DEBUG"):
+                if debugging:
                     raise
                 sign = error.object[error.start : error.start + 1]
                 raise click.ClickException(
@@ -116,7 +120,7 @@ def group() -> Any:
             except (FastnnError, OSError, ImportError) as error:
                 if isinstance(error, BrokenPipeError):  # who read it has had enough; click knows
                     raise
-                if os.environ.get("FASTNN_DEBUG"):
+                if debugging:
                     raise
                 raise click.ClickException(" ".join(str(error).split())) from error
 

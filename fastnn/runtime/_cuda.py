@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+from fastnn import switches
 from fastnn.errors import DeviceError, OptionError
 from fastnn.interrupts import uninterrupted
 from fastnn.kernels import recorded
@@ -197,7 +198,7 @@ def ranges() -> Any:
 
     Raises OptionError where the package is not there.
     """
-    if os.environ.get("FASTNN_NVTX", "0") in ("", "0"):
+    if not switches.on("FASTNN_NVTX"):
         return None
     try:
         return importlib.import_module("nvtx")

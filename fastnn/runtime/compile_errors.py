@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
+from fastnn import switches
 from fastnn.errors import ProgramError
 
 #: Numba's lines that say nothing of the cause
@@ -37,7 +38,7 @@ def refuse(
         f"{kernel} ({file}, line {line}{shown}) cannot be compiled for {dtype}: {reason}. A kernel "
         f"may use {may_use} and functions that are decorated with @fnn.helper; it must not make "
         "arrays. (FASTNN_DEBUG=1 shows all that Numba says.)"
-    ) from (error if os.environ.get("FASTNN_DEBUG") else None)
+    ) from (error if switches.on("FASTNN_DEBUG") else None)
 
 
 def refuse_without_package(

@@ -69,7 +69,7 @@ def choose(device: str = "auto") -> str:
     has an NVIDIA driver, else only at its level INFO). It passes over devices that are busy.
     """
     given, asked = device, "device"
-    if device == "auto" and "FASTNN_DEVICE" in os.environ:
+    if device == "auto" and os.environ.get("FASTNN_DEVICE"):
         given, asked = os.environ["FASTNN_DEVICE"], "FASTNN_DEVICE"
     if given == "cpu" or given in list(RUNTIMES):
         return given

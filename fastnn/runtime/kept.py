@@ -31,7 +31,7 @@ def limit() -> int:
     True
     """
     chosen = os.environ.get("FASTNN_PROGRAM_BYTES")
-    if chosen is None:
+    if not chosen:
         return LIMIT
     if not chosen.isdecimal():
         raise OptionError(f"FASTNN_PROGRAM_BYTES: expected a whole number of bytes, got {chosen!r}")

@@ -10,13 +10,13 @@ refused. Programs are the same otherwise; where the mode is off, nothing of it i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from fastnn import switches
 from fastnn.plan.program import (
     Operand,
     PlannedCall,
@@ -34,7 +34,7 @@ SCOPE = "FASTNN_POISON"
 
 
 def enabled() -> bool:
-    return os.environ.get("FASTNN_POISON", "0") not in ("", "0")
+    return switches.on(SCOPE)
 
 
 def fill(array: np.ndarray) -> None:

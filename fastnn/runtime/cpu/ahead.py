@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from fastnn import switches
 from fastnn.kernels import external, topics
 from fastnn.kernels.declare import KERNELS, Array, Kernel
 from fastnn.plan.program import Program
@@ -194,7 +195,7 @@ def _start_worker(*program: str) -> subprocess.Popen[str]:
         [sys.executable, "-P", "-m", *program, *external.MODULES],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=None if os.environ.get("FASTNN_DEBUG") else subprocess.DEVNULL,
+        stderr=None if switches.on("FASTNN_DEBUG") else subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )

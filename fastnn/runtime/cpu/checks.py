@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from fastnn import switches
 
 
 def checked() -> bool:
     """Whether the mode is on."""
-    return os.environ.get("FASTNN_CHECK", "0") not in ("", "0")
+    return switches.on("FASTNN_CHECK")

@@ -27,6 +27,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from fastnn import switches
 from fastnn.runtime import cache
 
 #: number of the form of packs; one of another form is left out
@@ -94,7 +95,7 @@ def folder() -> Path:
 
 def wanted() -> bool:
     """Whether shipped code is used: not with `FASTNN_SHIPPED=0`."""
-    return os.environ.get("FASTNN_SHIPPED", "1") not in ("", "0")
+    return switches.on("FASTNN_SHIPPED", default=True)
 
 
 def pack(generators: bytes, settings: Any) -> Pack | None:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from fastnn import switches
 from fastnn.kernels import external
 from fastnn.kernels.cuda import joined
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
@@ -74,7 +75,7 @@ def _start(variants: list[tuple[Variant, bool]]) -> subprocess.Popen[str]:
         [sys.executable, "-P", "-m", "fastnn.runtime.cuda.ahead", *external.MODULES],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=None if os.environ.get("FASTNN_DEBUG") else subprocess.DEVNULL,
+        stderr=None if switches.on("FASTNN_DEBUG") else subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
     )

@@ -12,13 +12,13 @@ compute-sanitizer sees no difference between an array's last byte and the next o
 
 from __future__ import annotations
 
-import os
 import weakref
 from typing import Any
 
 import numpy as np
 
-from fastnn.errors import DeviceError, OptionError
+from fastnn import switches
+from fastnn.errors import DeviceError
 from fastnn.runtime.cuda.place import Piece
 
 #: bytes on each side; a piece stays aligned as it would be without
@@ -28,12 +28,8 @@ PATTERN = 0xC5
 
 def mode() -> str:
     """ "" (off), "exact" or "1"."""
-    found = os.environ.get("FASTNN_CUDA_GUARD", "")
-    if found in ("", "0"):
-        return ""
-    if found not in ("1", "exact"):
-        raise OptionError(f"FASTNN_CUDA_GUARD: expected 0, 1 or exact, got {found!r}")
-    return found
+    found = switches.switch("FASTNN_CUDA_GUARD", also=("exact",))
+    return found if isinstance(found, str) else "1" if found else ""
 
 
 class Guard:
