@@ -4,7 +4,7 @@ A set is looked for in this order:
 
 1. the folder that the environment variable `FASTNN_DATA` names, in a sub-folder named after the set
    (`mnist`, `fsdd`, `speech_commands`, `tinyshakespeare`, `ptb`, `conll2003`, `multi30k`), for sets
-   that you put there yourself;
+   that you put there yourself; where such a sub-folder lacks a file, that is an error;
 2. the cache: the folder `FASTNN_DATA_CACHE`, or `fastnn/data` in the user's cache;
 3. the addresses below, downloaded into the cache.
 
@@ -63,7 +63,8 @@ def find(
         download: whether files that this machine lacks may be downloaded.
 
     Raises:
-        DataError: files in `FASTNN_DATA` are not those of the set, or `folder` lacks some.
+        DataError: `FASTNN_DATA` is no folder, its files are not those of the set or not all, or
+            `folder` lacks some.
         DownloadError: the set is not on this machine and could not be downloaded.
     """
     remedy = "check the permissions of its folder"
@@ -103,12 +104,32 @@ def available(source: Source) -> bool:
     return _by_hand(source) is not None or all((cached / p.name).exists() for p in source.parts)
 
 
-def _by_hand(source: Source) -> Path | None:
-    root = os.environ.get("FASTNN_DATA")
-    if not root:
+def data_root() -> Path | None:
+    """The folder that `FASTNN_DATA` names, or None; DataError where there is no such folder."""
+    named = os.environ.get("FASTNN_DATA")
+    if not named:
         return None
-    folder = files.as_path(root, "FASTNN_DATA") / source.name
-    return folder if all((folder / part.name).exists() for part in source.parts) else None
+    root = files.as_path(named, "FASTNN_DATA")
+    if not root.is_dir():
+        there = "it is no folder" if root.exists() else "there is no such folder"
+        raise DataError(
+            f"FASTNN_DATA={named!r}: {there}; name one that holds the data sets, or leave it unset"
+        )
+    return root
+
+
+def _by_hand(source: Source) -> Path | None:
+    root = data_root()
+    if root is None or not os.path.lexists(root / source.name):
+        return None
+    folder = root / source.name
+    missing = [part.name for part in source.parts if not (folder / part.name).exists()]
+    if missing:
+        raise DataError(
+            f"FASTNN_DATA: expected {', '.join(missing)} in {folder}, which is used instead of "
+            "downloads; put what is missing there, or give the folder another name"
+        )
+    return folder
 
 
 def _fetch(source: Source, part: Part, path: Path, download: bool) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fastnn import files
 from fastnn.data.audio_folder import ENDINGS, read_one
+from fastnn.data.sources import data_root
 from fastnn.errors import DataError
 
 _LINE = re.compile(r"(.*)\(([^()]+)\)\s*")
@@ -49,13 +50,15 @@ def load_an4(*, folder: str | os.PathLike[str] | None = None) -> tuple[Transcrib
 
     Raises DataError where there is none, or a file is damaged.
     """
-    root = os.environ.get("FASTNN_DATA")
-    if folder is None and not root:
+    if folder is not None:
+        place = files.as_path(folder)
+    elif (root := data_root()) is not None:
+        place = root / "an4"
+    else:
         raise DataError(
             "an4: expected a folder with AN4's cepstra, got none; set FASTNN_DATA to the folder "
             "that has it as an4, or give folder="
         )
-    place = files.as_path(folder if folder is not None else os.path.join(str(root), "an4"))
     return _an4_part(place, "train"), _an4_part(place, "test")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from fastnn.data import download, sources
 from fastnn.data.sources import DownloadError, File, Source, Tree, available, find
+from fastnn.data.transcribed import load_an4
 from fastnn.errors import DataError, FastnnError
 
 GOOD = b"what the set holds\n" * 5000
@@ -98,9 +99,32 @@ def test_folder_of_the_user_comes_first(server, places, monkeypatch):
 
 def test_cache_comes_before_the_download(server, places, monkeypatch):
     monkeypatch.setenv("FASTNN_DATA", str(places / "mine"))  # it does not have the set
+    (places / "mine").mkdir()
     put(places / "cache" / "tiny")
     assert find(one_file(server.url + "/a.txt")) == places / "cache" / "tiny"
     assert server.asked == []
+
+
+def test_folder_of_the_user_that_is_not_there_is_an_error(places, monkeypatch):
+    """Be the set in the cache or not: who names a folder means it."""
+    put(places / "cache" / "tiny")
+    (places / "file").write_text("")
+    for name, said in (("mistyped", "there is no such folder"), ("file", "it is no folder")):
+        monkeypatch.setenv("FASTNN_DATA", str(places / name))
+        for asked in (find, available):
+            with pytest.raises(DataError, match=rf"FASTNN_DATA='.*{name}': {said}; name one that"):
+                asked(one_file("https://example.org/a.txt"))
+        with pytest.raises(DataError, match=f"FASTNN_DATA='.*{name}': {said}"):
+            load_an4()
+
+
+def test_set_of_the_user_that_lacks_a_file_is_an_error(places, monkeypatch):
+    monkeypatch.setenv("FASTNN_DATA", str(places))
+    put(places / "tiny")
+    put(places / "cache" / "tiny")
+    parts = tuple(File(n, 1, "", ()) for n in ("a.txt", "b.txt", "c.txt"))
+    with pytest.raises(DataError, match=r"expected b\.txt, c\.txt in .*tiny, which is used"):
+        find(Source("tiny", parts, "none"))
 
 
 def test_wrong_file_of_the_user_is_an_error(places, monkeypatch):
