@@ -371,4 +371,13 @@ def check_weights(weights: Arrays, x: Arrays, dtype: str) -> None:
             )
 
 
+def check_some_count(weights: Arrays, what: str) -> None:
+    """Not all sample weights are 0: DataError says of what they are."""
+    if weights.arrays and not any(np.any(np.asarray(given)) for given in weights.arrays):
+        raise DataError(
+            f"sample_weight: expected some numbers > 0 for the {what}, got {len(weights)} times 0; "
+            "a weight of 0 leaves a sample out"
+        )
+
+
 NO_ARRAYS = Arrays([], (), [])

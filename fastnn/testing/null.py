@@ -2,8 +2,8 @@
 
 Within `null_device` every trainer, step and predictor gets a runtime of this kind instead of the
 one it asks for. Models are traced, differentiated and planned as ever; a run counts its calls and
-moves the control block on as if all had gone well. No kernel is compiled and no GPU is needed, so
-programs for CUDA can be looked at anywhere.
+moves the control block and the totals' counts on as if all had gone well. No kernel is compiled and
+no GPU is needed, so programs for CUDA can be looked at anywhere.
 
     with null_device("cuda") as null:
         fnn.Trainer(model, "mse").fit(x, y, epochs=1, batch_size=16, verbose=False)
@@ -143,6 +143,7 @@ class NullRuntime:
     ) -> None:
         for bound, steps in segments:
             self.null.ran(bound.program, steps)
+            self.totals[1::2] += steps
             if bound.advances:
                 self.control[[control_block.STEP, control_block.RUN_STEP]] += steps
                 self.control[control_block.CURSOR] += steps * bound.program.batch

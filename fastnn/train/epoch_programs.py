@@ -11,7 +11,7 @@ from fastnn.runtime.kept import Kept
 from fastnn.train.base import Specs, Training
 from fastnn.train.batch_sizes import BatchSizes
 from fastnn.train.build import StepBuilder
-from fastnn.train.report import SUM, Report
+from fastnn.train.report import Report
 
 
 class EpochPrograms(Training):
@@ -57,9 +57,7 @@ class EpochPrograms(Training):
                 kind, make, batch, (x, y, w), grows=feed == "direct",
                 note=lambda builder: [part.reduction for part in builder.parts],
             )  # fmt: skip
-            for k, reduction in enumerate(reductions):
-                if reduction == SUM:
-                    self.report.kinds[k] = SUM
+            self.report.learn(reductions)
             self._built[key] = built
         return self._built[key]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastnn.engine.arrays import Arrays, Hold
+from fastnn.engine.arrays import Arrays, Hold, check_some_count
 from fastnn.engine.builder import Built, follows_size
 from fastnn.engine.feeding import Feeding
 from fastnn.engine.model import PROBE, fixed_batch
@@ -88,13 +88,14 @@ class Evaluation:
                 session.run(segments_for(full, rest, samples, batch), lambda: None)
         finally:
             session.let_go()
-        return self.trainer.report.values(session.totals)
+        return self.trainer.report.result(session.totals, "evaluation")
 
     def steps(
         self, x: Arrays, y: Arrays, w: Arrays, batch: int
     ) -> tuple[tuple[Arrays, Arrays, Arrays], Built, Built | None, int]:
         """The data as steps take them, the steps for whole batches and for the rest, and the batch;
         refuses unfit data."""
+        check_some_count(w, "data to evaluate")
         trainer, batch = self.trainer, min(batch, len(x))
         if batch < len(x) and not self.cuts(x.specs, y.specs, w.specs).evaluation:
             batch = len(x)
@@ -131,7 +132,7 @@ class Evaluation:
                 feeding.close()
         if not count:
             raise DataError("the iterable of batches gave none; expected at least one batch")
-        return self.trainer.report.values(session.totals)
+        return self.trainer.report.result(session.totals, "evaluation")
 
     def _bind(self, built: Built) -> Bound:
         bound: Bound = self.session.bind(built.program)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from fastnn.engine.arrays import is_array
+from fastnn.engine.arrays import check_some_count, is_array
 from fastnn.errors import DataError, OptionError, is_whole
 from fastnn.optim.full_batch import FullBatch
 from fastnn.train.again import again, remember
 from fastnn.train.base import Data
 from fastnn.train.batches import gives_batches
+from fastnn.train.exchange import partners
 from fastnn.train.feeds import ArrayFeed, BatchFeed, SlicedFeed
 from fastnn.train.hooks import Callback
 from fastnn.train.slices import BALANCED, check_shuffle, nbytes, on_host
@@ -74,6 +75,8 @@ def prepared(trainer: Trainer, asked: Request) -> tuple[Feed, HeldOut | None]:
     if isinstance(validation, float):
         data, kept = _split(data, validation)
         held_out = _held_out(trainer, kept, batch)
+    if partners(trainer.on_gradients) is None:  # others may have samples that count
+        check_some_count(data[2], "training data")
     if full is not None:
         return _full_feed(trainer, asked, full, data), held_out
     check_shuffle(asked.shuffle, data)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastnn.engine.nonfinite import explain
-from fastnn.errors import KernelError, NonFiniteError, OptionError, is_whole
+from fastnn.errors import DataError, KernelError, NonFiniteError, OptionError, is_whole
 from fastnn.kernels import control_block
 from fastnn.train import averages, exchange
 from fastnn.train.again import release
@@ -226,7 +226,20 @@ class Epochs:
             if isinstance(feed, ArrayFeed):
                 feed.check()  # a callback may have written ids that are none
             raise NonFiniteError(message)
-        return {**trainer.report.values(session.totals), **feed.logs()}
+        return {**self.reported(epoch, trainer.step > done), **feed.logs()}
+
+    def reported(self, epoch: int, trained: bool) -> dict[str, float]:
+        """What the epoch's totals say; `trained`: it has made a step."""
+        trainer = self.trainer
+        totals, report = trainer.session.totals, trainer.report
+        if not trained or exchange.partners(trainer.on_gradients) is not None:
+            return report.values(totals)  # other processes may have rows that count
+        try:
+            return report.result(totals, f"epoch {epoch + 1}")
+        except DataError:
+            trainer.history.stopped = "nothing counted in the loss"
+            trainer.cursor = 0  # as after numbers that are not finite
+            raise
 
 
 class BatchHooks:

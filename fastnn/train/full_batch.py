@@ -198,9 +198,7 @@ class FullFeed:
             totals.accumulate_by(loss, count, sums)
         else:
             totals.accumulate(loss, sums, int(factor))
-        for part in builder.parts:
-            if part.reduction == reduction.SUM:
-                trainer.report.kinds[builder.parts.index(part)] = reduction.SUM
+        trainer.report.learn([part.reduction for part in builder.parts])
         builder.report(trainer.metrics)
         leaves, gradients = builder.gradients(loss, trainer.trained, keep=False)
         for name, gradient in gradients.items():

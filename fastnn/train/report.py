@@ -8,8 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastnn.errors import DataError
+from fastnn.train.reduction import SUM, WEIGHTS
+
 #: what becomes of a total's sum and count
-MEAN, SUM = "mean", "sum"
+MEAN = "mean"
+#: that the samples of something make no loss
+NOTHING = (
+    "{}: nothing counts in the loss, because each row has a weight of 0 (sample_weight, or the "
+    "loss's weight of its class) or a target that is ignored (ignore_index); give a row that counts"
+)
 
 
 @dataclass
@@ -25,6 +33,7 @@ class Report:
         parts: whether each part is reported after their sum, "loss"; else there is one, the loss.
         kinds: for each total whether its value is the sum divided by the count, or the sum.
         finish: functions of a metric's quotient (a root, say), by total.
+        weighted: the losses whose rows have weights, so that all may be 0, by total.
     """
 
     names: list[str]
@@ -32,11 +41,20 @@ class Report:
     parts: bool = False
     kinds: dict[int, str] = field(default_factory=dict)
     finish: dict[int, Callable[[float], float]] = field(default_factory=dict)
+    weighted: set[int] = field(default_factory=set)
 
     @property
     def totals(self) -> int:
         """How many totals there are."""
         return len(self.names) - self.parts
+
+    def learn(self, reductions: Sequence[str | None]) -> None:
+        """How the losses of a step are reduced, in order: see `reduction`."""
+        for k, kind in enumerate(reductions):
+            if kind == SUM:
+                self.kinds[k] = SUM
+            elif kind == WEIGHTS:
+                self.weighted.add(k)
 
     def values(self, totals: np.ndarray) -> dict[str, float]:
         """The numbers so far; NaN for a mean of nothing."""
@@ -48,6 +66,16 @@ class Report:
             counted = [factor * value for factor, value, count in parts if count]
             found.insert(0, math.fsum(counted) if counted else math.nan)
         return dict(zip(self.names, found, strict=True))
+
+    def result(self, totals: np.ndarray, what: str) -> dict[str, float]:
+        """The numbers over all samples of `what`.
+
+        Raises DataError where nothing counts in the loss: it is a mean of nothing.
+        """
+        losses = range(len(self.factors))
+        if self.weighted.issuperset(losses) and not any(totals[2 * k + 1] for k in losses):
+            raise DataError(NOTHING.format(what))
+        return self.values(totals)
 
     def _value(self, k: int, total: float, count: float) -> float:
         if not count:

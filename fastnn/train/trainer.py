@@ -305,10 +305,10 @@ class Trainer(EpochPrograms):
             The history of this call. After Ctrl-C it ends early, and ``stopped`` says so.
 
         Raises:
-            DataError, ShapeError, OptionError: bad input, before anything is trained.
+            DataError, ShapeError, OptionError: bad input, before anything is trained; or an
+                epoch's targets were all ignored.
             BusyError: another thread is training the model.
-            NonFiniteError: the loss or a parameter became NaN or infinite (see
-                `stop_on_nonfinite`).
+            NonFiniteError: the loss or a parameter became NaN or infinite (`stop_on_nonfinite`).
             KernelError: one of your kernels raised an exception; the model is as it was before that
                 step, and the next run starts the epoch again.
         """
@@ -351,10 +351,10 @@ class Trainer(EpochPrograms):
             sample_weight: as in `fit`.
 
         Returns:
-            The numbers by name; NaN for the mean of nothing (all rows ignored, or all weights 0).
+            The numbers by name; NaN for a metric or one of several losses in which nothing counts.
 
         Raises:
-            DataError, ShapeError, OptionError: the data do not fit.
+            DataError, ShapeError, OptionError: unfit data; also weights that are all 0.
         """
         batch = checked_batch_size(batch_size, 256)
         if gives_batches(x, y):
