@@ -309,6 +309,8 @@ def check_ranges(arrays: Arrays, ranges: Sequence[tuple[str, Range]]) -> None:
             remedy = "make the layer larger" if got >= 0 else "count from 0"
             if labels and got < 0:
                 remedy = f"give the loss ignore_index={got} if such rows are not to count"
+            if not labels and limits.scope == "loss":
+                remedy = "pass targets (y): without them the inputs are the targets"
             raise DataError(
                 f"{'targets' if labels else 'inputs'}: {who} integers in "
                 f"{limits.low}..{limits.high - 1}, got {got}; check the data, or {remedy}"

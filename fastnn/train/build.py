@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastnn.engine.builder import Builder
+from fastnn.errors import ShapeError
 from fastnn.graph.value import Value
 from fastnn.ops import totals
 from fastnn.ops.arithmetic import affine
@@ -75,7 +76,15 @@ class StepBuilder(Builder):
             out = outputs[0] if len(outputs) == 1 else tuple(outputs)
         with self.graph.inside_scope("loss"):
             target = self.target(targets)
-            value, self.parts = losses.place(self.graph, out, target, weights, self.of_inputs)
+            try:
+                value, self.parts = losses.place(self.graph, out, target, weights, self.of_inputs)
+            except ShapeError as error:
+                if not self.of_inputs:
+                    raise
+                raise ShapeError(
+                    "y: expected targets, got none; pass y. (Without it the inputs are the "
+                    f"targets, as for an autoencoder, and the loss does not take them: {error})"
+                ) from error
         if any(part.reduction == reduction.SUM for part in self.parts):
             samples = Samples(self.lowered, self.names)
             for part in self.parts:  # a sum of parameters alone doesn't grow with the samples
