@@ -21,6 +21,8 @@ from pathlib import Path
 log = logging.getLogger("fastnn")
 #: length of the checksum at the end of a cache file
 CHECKSUM_BYTES = 16
+#: bytes of a kernel's name at most in that of its entry
+LONGEST = 160
 _noted: set[str] = set()
 _folders: dict[tuple[Path, str], Path] = {}
 
@@ -80,6 +82,16 @@ def _safe(path: Path) -> bool:
         return False
     except OSError:
         return True
+
+
+def short(name: str) -> str:
+    """A kernel's name as that of its entry begins: the whole could be longer than a file's may be.
+    What tells kernels apart is the hash behind it.
+
+    >>> short("relu_forward"), len(short("very_" * 100))
+    ('relu_forward', 160)
+    """
+    return name.encode()[:LONGEST].decode(errors="ignore")
 
 
 def trusted(status: os.stat_result) -> bool:

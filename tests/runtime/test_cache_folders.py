@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastnn.kernels import topics
+from fastnn.kernels.declare import CUDA_KERNELS, KERNELS, kernel
 from fastnn.runtime import cache
+from fastnn.runtime.cpu import compiler as cpu
 from fastnn.runtime.cuda import ahead, compiler
 
 pytestmark = pytest.mark.skipif(
@@ -68,3 +72,45 @@ def test_whether_a_cuda_kernel_is_kept_is_no_error(
     monkeypatch.setattr(compiler, "code_path", lambda *variant: Refused(tmp_path / "no"))
     kernel: Any = None  # whichever
     assert not ahead._is_there((kernel, "float32", "", (9, 0)))
+
+
+@pytest.mark.parametrize("letter", ["k", "é"])
+def test_a_kernels_name_may_be_longer_than_a_files(
+    places: tuple[Path, Path], letter: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Its entry is named by the beginning, and by the hash of what it is made of."""
+
+    def doubled(x: "in rows f[N]", y: "out rows f[N]", lo: "begin", hi: "end"):
+        for i in range(lo, hi):
+            y[i] = 2.0 * x[i]
+
+    name = 300 * letter
+    long = kernel(doubled, name=name)
+    try:
+        before = cpu.compiled_count
+        assert cpu.address(long, "float32")
+        assert cpu.compiled_count == before + 1
+        assert cpu.is_there(cpu.object_path(long, "float32", ""))
+    finally:
+        del KERNELS[name]
+    assert not recwarn.list  # that the cache cannot be written
+    topics.load("cuda")
+    other = replace(CUDA_KERNELS["tanh_forward"], name=name)
+    path = compiler.code_path(other, "float32", "", (9, 0))
+    assert not path.exists()  # on Linux an error for a name that is too long
+    assert path.name.startswith(50 * letter)
+
+
+def test_a_kernels_file_that_cannot_be_looked_at_is_made_anew(
+    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics.load("cuda")
+    monkeypatch.setattr(compiler, "_loaded", {})
+    monkeypatch.setattr(compiler, "code_path", lambda *_: Path("/" + 300 * "x"))
+    monkeypatch.setattr(compiler.files, "_warned", True)  # nor can it be written
+    monkeypatch.setattr(
+        compiler, "compile_ptxs", lambda kernel, dtype, data, ccs: [str(cc) for cc in ccs]
+    )
+    monkeypatch.setattr(compiler, "assemble", lambda text, cc: compiler.Code(text.encode(), ""))
+    found = compiler.codes(CUDA_KERNELS["tanh_forward"], "float32", "", [(8, 0), (9, 0)])
+    assert [code.cubin for code in found] == [b"(8, 0)", b"(9, 0)"]

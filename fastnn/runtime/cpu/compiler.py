@@ -146,7 +146,7 @@ def object_name(kernel: Kernel, dtype: str, data_dtype: str) -> str:
     digest.update(keys.function_key(kernel.function, GENERATED))
     digest.update(repr((kernel.params, kernel.items is None, dtype, data_dtype)).encode())
     variant = dtype if not data_dtype else f"{dtype}-{data_dtype}"
-    return f"{kernel.name}-{variant}-{digest.hexdigest()}.o"
+    return f"{cache.short(kernel.name)}-{variant}-{digest.hexdigest()}.o"
 
 
 def loop_path(name: str = "run") -> Path:

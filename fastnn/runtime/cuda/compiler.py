@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import sys
 import threading
@@ -96,7 +97,7 @@ def code_path(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, in
     digest.update(repr((kernel.params, kernel.bounds_in(dtype), dtype, data_dtype)).encode())
     variant = "-".join(filter(None, (dtype, data_dtype, f"sm_{cc[0]}{cc[1]}")))
     folder = cache.folder(f"cuda-{common_hash()}")
-    return folder / f"{kernel.name}-{variant}-{digest.hexdigest()}.cubin"
+    return folder / f"{cache.short(kernel.name)}-{variant}-{digest.hexdigest()}.cubin"
 
 
 def code(kernel: CudaKernel, dtype: str, data_dtype: str, cc: tuple[int, int]) -> Code:
@@ -123,7 +124,7 @@ def codes(
 
         def _is_kept(cc: tuple[int, int]) -> bool:
             try:
-                return code_path(kernel, dtype, data_dtype, cc).exists()
+                return os.path.exists(code_path(kernel, dtype, data_dtype, cc))
             except keys.Unkeyed:
                 return False
 
