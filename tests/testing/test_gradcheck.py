@@ -13,6 +13,7 @@ from fastnn.errors import DataError, ShapeError
 from fastnn.graph.op import OPS
 from fastnn.ops.declare import apply_effect
 from fastnn.testing import gradcheck
+from fastnn.testing.gradcheck import _Check
 
 X = np.random.default_rng(0).normal(size=(6, 4))
 
@@ -104,6 +105,28 @@ def test_the_model_stays_as_it_is():
     for name, array in model.state_dict().items():
         assert array.tobytes() == before[name].tobytes(), name
     step(x, y)  # its memory is still the model's
+
+
+def test_gradients_are_read_before_another_program_works_in_their_memory():
+    """The forward program may write wherever it likes between one gradient and the next."""
+
+    def found(spoilt):
+        rng = np.random.default_rng(5)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        check = _Check(model, {"x0": rng.normal(size=(5, 3))}, 5, 0, True)
+        gradients = {}
+        for name, gradient, _ in check.gradients():
+            gradients[name] = gradient.copy()
+            if spoilt:
+                for segment in ("work", "grads"):
+                    check.session.runtime.memory[segment][...] = 0xFF
+        return gradients
+
+    once, again = found(False), found(True)
+    assert list(once) == ["x0", "0.weight", "0.bias", "2.weight", "2.bias"]
+    for name, gradient in once.items():
+        assert np.isfinite(gradient).all()
+        np.testing.assert_array_equal(again[name], gradient, err_msg=name)
 
 
 def test_batch_norm_keeps_its_running_statistics():
