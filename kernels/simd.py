@@ -34,7 +34,11 @@ Vector = Any
 
 @recorded.plain
 def lanes(x: np.ndarray) -> int:
-    """Number of elements in a vector of `x`'s element type (a constant when compiled)."""
+    """Number of elements in a vector of `x`'s element type (a constant when compiled).
+
+    They are as many as a register has; in kernels that call `sum_lanes` as many as fit 512 bits, on
+    any CPU.
+    """
     return TWIN_LANES[x.dtype.itemsize]
 
 
@@ -165,11 +169,11 @@ def sqrt(a: Vector) -> Vector:
 
 @recorded.plain
 def twice_sqrt(a: Vector) -> Vector:
-    """2 sqrt(a) within 2 ULP for normal a > 0, for formulas that divide, too (optimisers).
+    """2 sqrt(a), correctly rounded, for normal a > 0, in formulas that divide, too (optimisers).
 
-    In float32 on AVX-512 it is an estimate with one Newton step, elsewhere a true square root: the
-    hardware has one unit for roots and quotients, which is then left to the division. Where `a` is
-    infinite the result is infinite, of either sign; NaN stays NaN.
+    In float32 on AVX-512 multiply-adds make it from an estimate, elsewhere it is the hardware's
+    square root, with the same bits: the hardware has one unit for roots and quotients, which is
+    then left to the division. Infinity stays infinite and NaN stays NaN.
     """
     return np.sqrt(a) * np.asarray(a).dtype.type(2)
 
@@ -288,6 +292,16 @@ def sum_lanes(a: Vector) -> float:
     while a.size > 1:
         a = a[: a.size // 2] + a[a.size // 2 :]
     return a[0]
+
+
+@recorded.plain
+def count_lanes(a: Vector) -> float:
+    """The same for whole numbers, or to see whether all lanes are 0: no order matters.
+
+    A kernel that calls `sum_lanes` has vectors of 512 bits on every CPU, so that the order is the
+    same; one that calls only this has the CPU's.
+    """
+    return sum_lanes(a)
 
 
 @recorded.plain

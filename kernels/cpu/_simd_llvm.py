@@ -76,7 +76,7 @@ class _Vectors(Operations):
 
     def ldexp(self, context: Any, builder: Any, sig: Any, args: Any) -> Any:
         ty = sig.return_type
-        if target.host().vector_bits != 512:
+        if ty.width * ty.lanes != 512 or target.host().vector_bits != 512:
             return super().ldexp(context, builder, sig, args)
         a, n = args
         everywhere, current_rounding = ir.Constant(ir.IntType(ty.lanes), -1), ir.Constant(I32, 4)
@@ -85,17 +85,27 @@ class _Vectors(Operations):
 
     def twice_sqrt(self, context: Any, builder: Any, sig: Any, args: Any) -> Any:
         ty, a = sig.return_type, args[0]
-        if ty.width != 32 or target.host().vector_bits != 512:
+        if (ty.width, ty.lanes) != (32, 16) or target.host().vector_bits != 512:
             return super().twice_sqrt(context, builder, sig, args)
+
+        def fma(*values: Any) -> Any:
+            return llvm_call(builder, f"llvm.fma.{suffix(ty)}", a.type, values)
+
+        # small numbers are scaled: what is left of a below would be subnormal
+        small = builder.fcmp_ordered("<", a, constant(ty, 2.0**-60))
+        a = builder.fmul(a, builder.select(small, constant(ty, 2.0**64), constant(ty, 1.0)))
         everywhere = ir.Constant(ir.IntType(ty.lanes), -1)
-        # 14 bits of 1/sqrt(a); not 0 where a is infinite: 0 times infinity is no number
+        # 14 bits of 1/sqrt(a)
         r = llvm_call(builder, "llvm.x86.avx512.rsqrt14.ps.512", a.type, [a, a, everywhere])
-        low = constant(ty, 2.0**-65)
-        r = builder.select(builder.fcmp_ordered(">", low, r), low, r)
-        # one Newton step on the root: s/2 (3 - s r); no term of it leaves the range of a's root
-        s = builder.fmul(a, r)
-        arguments = [builder.fneg(s), r, constant(ty, 3.0)]
-        return builder.fmul(s, llvm_call(builder, f"llvm.fma.{suffix(ty)}", a.type, arguments))
+        # one Newton step on the root s and on h = 1/(2s), then what is left of a: s is the root
+        # rounded to nearest, whatever the CPU's estimate is (Markstein 1990)
+        s, h = builder.fmul(a, r), builder.fmul(r, constant(ty, 0.5))
+        e = fma(builder.fneg(s), h, constant(ty, 0.5))
+        s, h = fma(s, e, s), fma(h, e, h)
+        s = fma(fma(builder.fneg(s), s, a), h, s)
+        back = builder.select(small, constant(ty, 2.0**-31), constant(ty, 2.0))
+        infinite = builder.fcmp_ordered("==", a, constant(ty, float("inf")))
+        return builder.select(infinite, a, builder.fmul(s, back))
 
     def multiply_high(self, context: Any, builder: Any, sig: Any, args: Any) -> Any:
         """Products of 64 bits of the even and of the odd lanes (one instruction each on x86: LLVM
@@ -333,7 +343,8 @@ def _element(v: Any) -> Any:
     return v.element if isinstance(v, FloatVector) else None
 
 
-define(simd.sum_lanes, _element, _fold(lambda builder, a, b: builder.fadd(a, b)))
+for _function in (simd.sum_lanes, simd.count_lanes):
+    define(_function, _element, _fold(lambda builder, a, b: builder.fadd(a, b)))
 define(
     simd.max_lanes,
     _element,

@@ -21,9 +21,9 @@ from ._types_llvm import (
     is_array,
     llvm_call,
     llvm_type,
+    register_of,
     splat_value,
     suffix,
-    vector_of,
 )
 
 recorded.record()
@@ -250,7 +250,7 @@ def _call(
     context: Any, builder: Any, kinds: Any, args: Any, choose: Callable[[Any, FloatVector], Any]
 ) -> Any:
     """Call the function that `choose` gives, with the arguments of `tile.best_tile`."""
-    ty = vector_of(kinds[0])
+    ty = register_of(kinds[0])
     size = ir.Constant(I64, ty.width // 8)
 
     def number(k: int) -> Any:
@@ -274,7 +274,7 @@ def _call(
 
 def _tile(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     shape = sig.args[0].literal_value
-    lanes = vector_of(sig.args[1]).lanes
+    lanes = register_of(sig.args[1]).lanes
     check_tile(context, builder, sig.args[1:], args[1:], shape, lanes)
 
     def choose(module: Any, ty: FloatVector) -> Any:
@@ -284,7 +284,7 @@ def _tile(context: Any, builder: Any, sig: Any, args: Any) -> Any:
 
 
 def _best_tile(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-    check_tile(context, builder, sig.args, args, None, vector_of(sig.args[0]).lanes)
+    check_tile(context, builder, sig.args, args, None, register_of(sig.args[0]).lanes)
     return _call(context, builder, sig.args, args, _best)
 
 

@@ -10,7 +10,7 @@ from numba.core import types
 from .. import recorded
 from . import tile
 from ._bounds_llvm import TRANSPOSE, block_span, check
-from ._types_llvm import define, is_array, llvm_type, vector_of
+from ._types_llvm import define, is_array, llvm_type, register_of
 
 recorded.record()
 
@@ -19,7 +19,7 @@ I64 = ir.IntType(64)
 
 def _transpose_block(context: Any, builder: Any, sig: Any, args: Any) -> Any:
     """Rows as vectors; stage s swaps bit s of the row's and the column's index."""
-    ty = vector_of(sig.args[0])
+    ty = register_of(sig.args[0])
     vec, lanes, align = llvm_type(ty), ty.lanes, ty.width // 8
     a, b = (context.make_array(sig.args[k])(context, builder, args[k]).data for k in (0, 3))
     a_at, a_row, b_at, b_row = (

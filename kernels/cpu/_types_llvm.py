@@ -26,6 +26,8 @@ recorded.record()
 TYPING = templates.Registry()
 LOWERING = Registry("fastnn")
 
+#: size of the vectors of kernels that add lanes up, on any CPU
+SUM_BITS = 512
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 
@@ -72,10 +74,22 @@ class _VectorModel(PrimitiveModel):
         super().__init__(dmm, fe_type, llvm_type(fe_type))
 
 
-def vector_of(array: Any) -> FloatVector:
-    """The vector type that matches an array's element type at this process's width."""
+def register_of(array: Any) -> FloatVector:
+    """A vector register of this process's width, with elements like an array's."""
     width = array.dtype.bitwidth
     return FloatVector(width, target.host().vector_bits // width)
+
+
+def vector_of(array: Any) -> FloatVector:
+    """The vectors of an array: registers, or `SUM_BITS` in as many registers as that takes.
+
+    The arrays of kernels that add lanes up (`codegen.adds_lanes`) have the latter on every CPU,
+    so that sums have one order. Numba's array types have a flag which says so for us: such arrays
+    are not `aligned`, which keeps helpers compiled for one kind of arrays from the other.
+    """
+    if array.aligned:
+        return register_of(array)
+    return FloatVector(array.dtype.bitwidth, SUM_BITS // array.dtype.bitwidth)
 
 
 def is_vector(ty: Any) -> bool:

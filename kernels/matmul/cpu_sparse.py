@@ -19,6 +19,7 @@ from ..declare import helper, kernel
 from ..places import Matrix, Place, Rows
 from ..simd import (
     copysign,
+    count_lanes,
     fill_like,
     fma,
     iota,
@@ -30,7 +31,6 @@ from ..simd import (
     splat,
     store,
     store_first,
-    sum_lanes,
     where,
 )
 from .cpu import BACKWARD, FORWARD
@@ -90,11 +90,11 @@ def bits_of(x, at, count, powers):
             for l in range(start, min(start + span, WORD), n):
                 some = some + where(load(x, at + l) != 0.0, power, 0.0)
                 power = power * float(1 << n)
-            word |= np.int64(sum_lanes(some)) << np.int64(start)
+            word |= np.int64(count_lanes(some)) << np.int64(start)
         return word
     while j < count:
         v = load_first(x, at + j, min(n, count - j))
-        word |= np.int64(sum_lanes(where(v != 0.0, powers, 0.0))) << np.int64(j)
+        word |= np.int64(count_lanes(where(v != 0.0, powers, 0.0))) << np.int64(j)
         j += n
     return word
 
@@ -142,7 +142,7 @@ def add_rows(x, x_at, x_step, word, b, base, y, at, begin, end, bias, bias_at):
     if end:
         found = negative_zeros(s0) + negative_zeros(s1) + negative_zeros(s2) + negative_zeros(s3)
         more = negative_zeros(s4) + negative_zeros(s5) + negative_zeros(s6) + negative_zeros(s7)
-        done = sum_lanes(found + more) == 0.0
+        done = count_lanes(found + more) == 0.0
     if bias_at >= 0:
         s0, s1 = s0 + load(bias, bias_at), s1 + load(bias, bias_at + n)
         s2, s3 = s2 + load(bias, bias_at + 2 * n), s3 + load(bias, bias_at + 3 * n)
@@ -186,7 +186,7 @@ def copy_block(b, transposed, panel, first, depth, j, room):
                 values = load(b.array, at + (j + v) // part * panel + (j + v) % part)
                 store(room.array, to + v, values)
             zeros = fma(load(room.array, to + v), splat(b.array, 0.0), zeros)
-    return sum_lanes(zeros) == 0.0
+    return count_lanes(zeros) == 0.0
 
 
 @helper

@@ -7,9 +7,9 @@ Three things are kept, each for what the one before can't see:
   for a CPU with 256-bit vectors and for an H200, whatever this machine has, by a runtime that
   computes nothing (`fastnn.testing.null`).
 - **Bits** (`bits.json`): hashes of losses and parameters after ten steps of real training
-  (`bits.py`), for 256-bit vectors (any CPU with AVX2 can be made to work with these, and
-  the test does) and for the CPUs in the file. Where neither fits, the test says so in its name and
-  compares runs with different numbers of workers instead.
+  (`bits.py`), the same on every CPU with fused multiply-adds; the test compares them with the CPU's
+  own width of vectors and with 256 bits. On other CPUs it compares runs with different numbers of
+  workers instead.
 - **Code**: hashes of the machine code of all CPU kernels. They depend on the versions of Numba and
   LLVM, so nothing is kept here; two commits are compared by hand.
 

@@ -49,14 +49,15 @@ def _programs(names: list[str], write: bool) -> int:
 
 
 def _bits(write: bool) -> int:
-    changed = 0
-    for forced in (None, bits.FORCED):
-        under = bits.target(forced)
-        now, before = bits.train(1, forced), bits.kept().get(under, {})
+    changed, under = 0, bits.target()
+    for width in bits.widths():
+        now, before = bits.train(1, width), bits.kept().get(under, {})
         different = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-        sys.stdout.write(f"bits of {under}: {len(different)} differ {different or ''}\n")
+        sys.stdout.write(
+            f"bits of {under}, width {width or 'own'}: {len(different)} differ {different or ''}\n"
+        )
         changed += len(different)
-        if write:
+        if write and width is None:
             bits.write(under, now)
     return changed
 

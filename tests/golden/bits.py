@@ -1,8 +1,6 @@
 """Ten steps of real training, hashed: losses, parameters, buffers and the optimiser's slots.
 
-A hash depends on the width of vectors (sums over a row go by lanes) and, with 512 bits, on the CPU
-(whose estimates of quotients and roots differ). So hashes are kept for `FORCED` bits, which run on
-every CPU with AVX2, and for the CPUs on which they were written.
+They are the same on every CPU with fused multiply-adds, whatever the width of its vectors.
 """
 
 from __future__ import annotations
@@ -18,20 +16,24 @@ from typing import Any
 
 FILE = Path(__file__).parent / "bits.json"
 ROOT = Path(__file__).resolve().parents[2]
-FORCED = 256
+#: a width of vectors that is compared with the CPU's own
+NARROW = 256
 Bits = dict[str, str]
 
 
-def target(bits: int | None = None) -> str:
-    """What hashes are kept under: of this process's CPU, or of so many bits."""
+def target() -> str:
+    """What hashes are kept under."""
     from fastnn.kernels.cpu import target
 
     host = target.host()
-    if not host.name.startswith(("AVX2", "AVX-512")):
-        return f"{host.name}, {host.vector_bits} bits"
-    if (bits or host.vector_bits) == FORCED:
-        return f"AVX2, {FORCED} bits"
-    return f"{host.name} of {host.cpu}, {host.vector_bits} bits"
+    return "fused multiply-adds" if host.has_fma else host.name
+
+
+def widths() -> list[int | None]:
+    """The CPU's own width of vectors (None), and `NARROW` where that is narrower."""
+    from fastnn.kernels.cpu import target
+
+    return [None, NARROW] if target.host().vector_bits > NARROW else [None]
 
 
 def train(workers: int, bits: int | None = None, names: list[str] | None = None) -> Bits:

@@ -8,15 +8,17 @@ where the kernel has raised an exception.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
 from collections.abc import Callable
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from fastnn.errors import ProgramError
 from fastnn.interrupts import uninterrupted
-from fastnn.kernels import recorded, types
+from fastnn.kernels import recorded, simd, types
 from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime.compile_errors import refuse
 
@@ -94,14 +96,51 @@ def compile_llvm(kernel: Kernel, dtype: str, data_dtype: str) -> str:
     return text
 
 
+def adds_lanes(function: Callable[..., None]) -> bool:
+    """Whether a kernel's function, or one that it reaches, calls `sum_lanes`.
+
+    Such a kernel has vectors of one width on every CPU, or its sums would differ between them.
+    """
+    seen: dict[int, Any] = {}
+
+    def reaches(function: Any) -> bool:
+        if isinstance(function, tuple):
+            return any(map(reaches, function))
+        function = getattr(function, "py_func", function)
+        if function is simd.sum_lanes:
+            return True
+        generated = getattr(function, "__module__", None) == simd.__name__
+        if id(function) in seen or generated or not isinstance(function, FunctionType):
+            return False
+        seen[id(function)] = function
+        return any(map(reaches, _named(function)))
+
+    return reaches(function)
+
+
+def _named(function: FunctionType) -> list[Any]:
+    """What the names in a function's code may stand for."""
+    codes, names = [function.__code__], set()
+    for code in codes:  # grows
+        names |= set(code.co_names)
+        codes += [c for c in code.co_consts if isinstance(c, CodeType)]
+    found = [function.__globals__[name] for name in names if name in function.__globals__]
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # a name that has no value yet
+            found.append(cell.cell_contents)
+    modules = [value for value in found if isinstance(value, ModuleType)]
+    return found + [vars(m)[name] for m in modules for name in names if name in vars(m)]
+
+
 def make_entry(kernel: Kernel, dtype: str, data_dtype: str, bridge: Any) -> Callable[..., None]:
     """The function `entry(record, lo, hi)` that unpacks a record and calls the kernel."""
     slot, arguments = 0, []
+    at = "sums_array_at" if adds_lanes(kernel.function) else "array_at"
     for parameter in kernel.params.values():
         if isinstance(parameter, Array):
             sizes = ", ".join(f"r[{slot + 1 + k}]" for k in range(len(parameter.dims)))
             kind = f"np.{types.storage(parameter.dtype, dtype, data_dtype)}"
-            arguments.append(f"array_at(r[{slot}], ({sizes},), {kind})")
+            arguments.append(f"{at}(r[{slot}], ({sizes},), {kind})")
             slot += 1 + len(parameter.dims)
         else:
             real = {"int": "{}", "double": "as_float({})", "real": f"np.{dtype}(as_float({{}}))"}

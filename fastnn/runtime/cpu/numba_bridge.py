@@ -45,7 +45,17 @@ def words(typing_context: Any, address: Any) -> Any:
 @intrinsic
 def array_at(typing_context: Any, address: Any, shape: Any, dtype: Any) -> Any:
     """The C-contiguous array of this shape and element type that lies at an address."""
-    kind = types.Array(dtype.dtype, len(shape), "C")
+    return _array_at(address, shape, dtype, True)
+
+
+@intrinsic
+def sums_array_at(typing_context: Any, address: Any, shape: Any, dtype: Any) -> Any:
+    """Likewise, for a kernel that adds lanes up (`_types_llvm.vector_of`)."""
+    return _array_at(address, shape, dtype, False)
+
+
+def _array_at(address: Any, shape: Any, dtype: Any, aligned: bool) -> Any:
+    kind = types.Array(dtype.dtype, len(shape), "C", aligned=aligned)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         size = ir.Constant(ir.IntType(64), np.dtype(str(kind.dtype)).itemsize)
@@ -93,6 +103,7 @@ def entry_scope(function: Callable[..., None]) -> dict[str, Any]:
         "np": np,
         "words": words,
         "array_at": array_at,
+        "sums_array_at": sums_array_at,
         "as_float": as_float,
         "kernel": numba.njit(**OPTIONS)(function),
     }
