@@ -104,8 +104,11 @@ def test_vectors_and_tiles_are_those_of_the_target(
     lanes, panel = {
         "x86-64-v3": (8, 16), "x86-64-v4": (16, 48), "x86-64-v4-tiles": (16, 48), "aarch64": (4, 12)
     }[name]  # fmt: skip
-    array: Any = type("Array", (), {"dtype": type("Float", (), {"bitwidth": 32})})
+    float32 = type("Float", (), {"bitwidth": 32})
+    array: Any = type("Array", (), {"dtype": float32, "aligned": True})
+    adding_lanes: Any = type("Array", (), {"dtype": float32, "aligned": False})
     assert vector_of(array).lanes == lanes
+    assert vector_of(adding_lanes).lanes == 16
     assert tile.panel_width(4) == panel
     assert tile_unit.usable() == name.endswith("tiles")
 
