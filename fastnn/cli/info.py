@@ -17,6 +17,7 @@ FEATURES = (
     "avx512f",
     "avx512vl",
     "avx512dq",
+    "avx512bf16",
     "amx-tile",
     "amx-bf16",
     "neon",
@@ -74,9 +75,8 @@ def facts() -> Iterator[tuple[str, str]]:
         f"fused multiply-add: {'yes' if host.has_fma else 'no'}",
     )
     used = 'used by precision="high", "medium" and "bf16"'
-    none = 'none: on this CPU precision="high" and "medium" equal "highest", "bf16" is no faster'
-    if "avx512bf16" in on:
-        none += "; AVX-512-BF16 is there and not used"
+    none = 'none: on this CPU precision="high" and "medium" equal "highest", "bf16" '
+    none += "uses AVX-512-BF16" if host.pairs else "is no faster"
     yield "tile unit", f"AMX, bfloat16: {used}" if tile_unit.usable() else none
     yield (
         "workers",

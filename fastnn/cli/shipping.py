@@ -35,7 +35,8 @@ _V3 = (
     "xsave",
 )  # fmt: skip
 _V4 = (*_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
-_TILES = (*_V4, "avx512bf16", "amx-tile", "amx-bf16")
+_PAIRS = (*_V4, "avx512bf16")
+_TILES = (*_PAIRS, "amx-tile", "amx-bf16")
 
 
 def _target(cpu: str, features: Iterable[str], *kind: Any) -> target.Target:
@@ -48,6 +49,7 @@ TARGETS = {
     "x86_64": {
         "x86-64-v3": _target("x86-64-v3", _V3, "AVX2", 256, True, 16),
         "x86-64-v4": _target("x86-64-v4", _V4, "AVX-512", 512, True, 32),
+        "x86-64-v4-pairs": _target("x86-64-v4", _PAIRS, "AVX-512", 512, True, 32, False, True),
         "x86-64-v4-tiles": _target("x86-64-v4", _TILES, "AVX-512", 512, True, 32, True),
     },
     "aarch64": {
@@ -81,10 +83,11 @@ def _architecture() -> str:
 
 def common() -> list[ahead.Variant]:
     """The kernels of common nets, trained with common optimisers, in float32; for a CPU with a tile
-    unit also at the precisions that make use of it."""
+    unit or AVX-512-BF16 also at the precisions that make use of it."""
     from fastnn.testing.null import null_device
 
-    precisions = ("bf16", "medium", "high") if target.host().tile_unit else ()
+    host = target.host()
+    precisions = ("bf16", "medium", "high") if host.tile_unit else ("bf16",) * host.pairs
     with null_device("cpu") as null:
         for train in itertools.chain(_trainings(), *map(_unit_trainings, precisions)):
             train()

@@ -15,6 +15,7 @@ from numba.core import cgutils, types
 from .. import recorded
 from . import target, tile_unit
 from ._bounds_llvm import TILE, block_span, check, smaller
+from ._pairs_llvm import make_pairs
 from ._tile_unit_pack_llvm import (
     FLOATS,
     I1,
@@ -141,6 +142,14 @@ class _Multiply:
                         operands = ir.Constant(I8, left[i]), ir.Constant(I8, register)
                         name = "llvm.x86.tdpbf16ps"
                         llvm_call(b, name, ir.VoidType(), [into, *operands])
+
+    def by_pairs(self) -> None:
+        """Products of one part by vectors of pairs."""
+        make_pairs(self.b, [
+            self.a, self.a_step, self.bb, self.b_step, self.c, self.c_row, self.bias, self.tiles,
+            smaller(self.b, self.rows, number(SIDE * self.high)),
+            smaller(self.b, self.columns, number(SIDE * self.wide)), self.begin,
+        ])  # fmt: skip
 
     def by_multiply_adds(self) -> None:
         """The same sums without the unit, 16 columns at a time."""
@@ -272,13 +281,22 @@ def _multiply(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return context.get_dummy_value()
     shape = sig.args[0].literal_value
     high, wide = SHAPES[shape]
-    unit = target.host().tile_unit
+    host, one = target.host(), number(1)
 
     def make(inner: Any, arguments: Any) -> None:
         emitted = _Multiply(inner, arguments, shape)
-        emitted.on_unit() if unit else emitted.by_multiply_adds()
+        if host.tile_unit:
+            emitted.on_unit()
+        elif host.pairs:
+            with inner.if_else(inner.icmp_signed("==", emitted.parts, one)) as (yes, no):
+                with yes:
+                    emitted.by_pairs()
+                with no:
+                    emitted.by_multiply_adds()
+        else:
+            emitted.by_multiply_adds()
 
-    zero, one, yes = number(0), number(1), ir.Constant(I1, 1)
+    zero, yes = number(0), ir.Constant(I1, 1)
     some = builder.icmp_signed(">", given.number(14), zero)
     part = zero, builder.sub(given.number(15), one)
     deep = zero, builder.sub(given.number(14), one)

@@ -15,7 +15,7 @@ from .. import recorded
 from . import target
 from ._bounds_llvm import smaller
 from ._types_llvm import llvm_call, mask_first
-from .tile_unit import SIDE, WORDS
+from .tile_unit import SIDE, STEPS, WORDS
 
 recorded.record()
 
@@ -28,17 +28,17 @@ LINE = 4 * SIDE  # bytes of a line
 TILE_BYTES = 4 * WORDS
 
 
-class _BFloat(ir.Type):
+class BFloat(ir.Type):
     """LLVM's bfloat, which llvmlite has no class for."""
 
     def _to_string(self) -> str:
         return "bfloat"
 
     def __eq__(self, other: Any) -> bool:
-        return isinstance(other, _BFloat)
+        return isinstance(other, BFloat)
 
     def __hash__(self) -> int:
-        return hash(_BFloat)
+        return hash(BFloat)
 
 
 def number(value: int) -> ir.Constant:
@@ -103,8 +103,8 @@ def _rounded(builder: Any, x: Any) -> Any:
 def _emit_pair(builder: Any, x: Any, y: Any, along: bool) -> tuple[Any, Any, Any]:
     """A line of words from two vectors (their neighbours along the depth lie side by side or,
     `along`, in one vector), and what is left of the vectors."""
-    if target.host().tile_unit:  # such CPUs round in hardware, two vectors at once
-        kind = ir.VectorType(_BFloat(), 2 * SIDE)
+    if target.host().tile_unit or target.host().pairs:  # rounded by the CPU, two vectors at once
+        kind = ir.VectorType(BFloat(), 2 * SIDE)
         name = "llvm.x86.avx512bf16.cvtne2ps2bf16.512"
         both = builder.bitcast(llvm_call(builder, name, kind, [y, x]), HALVES)
         zero = ir.Constant(HALVES, [0] * (2 * SIDE))
@@ -136,7 +136,7 @@ def _emit_pair(builder: Any, x: Any, y: Any, along: bool) -> tuple[Any, Any, Any
 
 
 def _turn(builder: Any, pointer: Any) -> None:
-    """Transpose the words of a tile in place; stage s swaps bit s of line and place."""
+    """Transpose the words of a tile in place."""
     lines = [
         builder.load(
             builder.bitcast(builder.gep(pointer, [number(i * LINE)]), INTS.as_pointer()),
@@ -144,6 +144,12 @@ def _turn(builder: Any, pointer: Any) -> None:
         )
         for i in range(SIDE)
     ]  # fmt: skip
+    for i, line in enumerate(_turned(builder, lines)):
+        store(builder, line, builder.gep(pointer, [number(i * LINE)]))
+
+
+def _turned(builder: Any, lines: list[Any]) -> list[Any]:
+    """The columns of a tile's words; stage s swaps bit s of line and place."""
     stage = SIDE // 2
     kind = ir.VectorType(I32, SIDE)
     while stage:
@@ -155,11 +161,56 @@ def _turn(builder: Any, pointer: Any) -> None:
                 lines[i] = builder.shuffle_vector(*pair, ir.Constant(kind, low))
                 lines[i + stage] = builder.shuffle_vector(*pair, ir.Constant(kind, high))
         stage //= 2
+    return lines
+
+
+def _whole(builder: Any, arguments: Any, along: bool, turned: bool) -> None:
+    """Round a tile of which there are all rows and steps, to one part."""
+    a, row, step, out = arguments
+    lines = []
     for i in range(SIDE):
-        store(builder, lines[i], builder.gep(pointer, [number(i * LINE)]))
+        if along:
+            place = builder.gep(a, [builder.mul(number(i), row)])
+            places = place, builder.gep(place, [number(LINE)])
+        else:
+            place = builder.gep(a, [builder.mul(number(2 * i), step)])
+            places = place, builder.gep(place, [step])
+        x, y = (load(builder, p) for p in places)
+        lines.append(_emit_pair(builder, x, y, along)[0])
+    for i, line in enumerate(_turned(builder, lines) if turned else lines):
+        store(builder, line, builder.gep(out, [number(i * LINE)]))
 
 
 def make_pack(builder: Any, arguments: Any) -> None:
+    if not target.host().pairs:
+        _general(builder, arguments)
+        return
+    a, row, step, out, _, rows, depth, parts, right = arguments
+    sure = builder.and_(builder.icmp_signed(">=", rows, number(SIDE)),
+                        builder.icmp_signed(">=", depth, number(STEPS)))  # fmt: skip
+    sure = builder.and_(sure, builder.icmp_signed("==", parts, number(1)))
+    with builder.if_else(sure) as (yes, no):
+        with yes, builder.if_else(builder.icmp_signed("==", step, number(4))) as (along, across):
+            for branch, by_depth in ((along, True), (across, False)):
+                with branch, builder.if_else(right) as (is_right, is_left):
+                    for inner, for_right in ((is_right, True), (is_left, False)):
+                        with inner:
+                            turned = by_depth == for_right
+                            name = f"fastnn_unit_pack_{by_depth:d}{turned:d}"
+                            kinds = [POINTER, I64, I64, POINTER]
+                            function = function_of(
+                                builder.module, name, kinds,
+                                lambda b, args, d=by_depth, t=turned: _whole(b, args, d, t),
+                            )  # fmt: skip
+                            builder.call(function, [a, row, step, out])
+        with no:
+            kinds = [argument.type for argument in arguments]
+            general = function_of(builder.module, "fastnn_unit_pack_part", kinds, _general)
+            builder.call(general, arguments)
+
+
+def _general(builder: Any, arguments: Any) -> None:
+    """Cut a tile of which there may be fewer rows and steps, to any number of parts."""
     a, row, step, out, part, rows, depth, parts, right = arguments
     turn = function_of(builder.module, "fastnn_unit_turn", [POINTER],
                      lambda b, args: _turn(b, args[0]))  # fmt: skip

@@ -1,8 +1,10 @@
-"""What the CPU offers: vector width, fused multiply-add, number of vector registers, tile unit.
+"""What the CPU offers: vector width, fused multiply-add, number of vector registers, tile unit,
+products of pairs.
 
 `FASTNN_VECTOR_BITS` (128, 256 or 512) forces a narrower width than the CPU has, with
-`FASTNN_TILE_UNIT=0` no use is made of its tile unit; both are read once, by the first compilation
-in a process, because compiled helpers are shared between kernels.
+`FASTNN_TILE_UNIT=0` no use is made of its tile unit, nor of AVX-512-BF16 in its place; both are
+read once, by the first compilation in a process, because compiled helpers are shared between
+kernels.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class Target:
     has_fma: bool
     registers: int
     tile_unit: bool = False  # multiplies tiles of bfloat16 numbers (see `tile_unit`)
+    pairs: bool = False  # no tile unit, but vectors of pairs of bfloat16 numbers (AVX-512-BF16)
 
     def lanes(self, itemsize: int) -> int:
         """Elements in a vector of elements of `itemsize` bytes."""
@@ -66,7 +69,10 @@ def host() -> Target:
                 "width of this CPU; unset it to use the full width"
             )
         bits = int(wanted)
-    unit = features.get("amx-tile") and features.get("amx-bf16") and sys.platform == "linux"
+    allowed = os.environ.get("FASTNN_TILE_UNIT") != "0"
+    tiles = features.get("amx-tile") and features.get("amx-bf16") and sys.platform == "linux"
+    unit = allowed and bool(tiles)
+    pairs = allowed and not unit and bits == 512 and bool(features.get("avx512bf16"))
     return Target(
         binding.get_host_cpu_name(),
         ",".join(("+" if on else "-") + f for f, on in sorted(features.items())),
@@ -74,5 +80,6 @@ def host() -> Target:
         bits,
         fma,
         registers,
-        bool(unit) and os.environ.get("FASTNN_TILE_UNIT") != "0",
+        unit,
+        pairs,
     )

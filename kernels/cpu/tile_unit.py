@@ -16,6 +16,11 @@ of parts (`PRODUCTS`): plus (the chain of multiply-adds over the even steps + th
 ones). This is what ``tdpbf16ps`` computes, and what the code for CPUs without a tile unit and
 plain Python compute too, to the last bit (but for numbers below 1e-30: subnormal ones count as 0
 on the unit). It depends neither on how rows and columns are split nor on the place in a tile.
+
+**With AVX-512-BF16 and no tile unit** (`target.host().pairs`) products of one part take another
+order, that of ``vdpbf16ps``: one chain of multiply-adds over the whole depth, in each pair the odd
+step before the even one (`_add_pair`). Subnormal numbers count as 0 there as well, in factors, sums
+and results; plain Python computes the same to the last bit.
 """
 
 from __future__ import annotations
@@ -60,6 +65,13 @@ def usable() -> bool:
         return False
     arch_prctl, request, tile_data = 158, 0x1023, 18
     return int(ctypes.CDLL(None).syscall(arch_prctl, request, tile_data)) == 0
+
+
+def most_parts() -> int:
+    """How many parts factors are cut into at most: with AVX-512-BF16 alone more would not pay."""
+    if usable():
+        return len(PRODUCTS) - 1
+    return int(target.host().pairs)
 
 
 @recorded.plain
@@ -115,6 +127,51 @@ def unit_pack(
 
 
 @recorded.plain
+def _number(words: np.ndarray, odd: int) -> np.ndarray:
+    """The bfloat16 numbers in the upper or lower half of words, as float32."""
+    return (words & np.uint32(0xFFFF0000) if odd else words << 16).view(np.float32)
+
+
+@recorded.plain
+def _flushed(x: np.ndarray) -> np.ndarray:
+    """`x` with zeros, of the same sign, in place of subnormal numbers."""
+    tiny = np.abs(x) < np.finfo(np.float32).tiny
+    return np.where(tiny, np.copysign(np.float32(0), x), x)
+
+
+@recorded.plain
+def _multiply_add(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """a * b + c, rounded once to float32, for bfloat16 a and b and float32 c.
+
+    The product is exact in float64. Of the sum's rounding error there only matters whether it is 0:
+    the last bit is set if not (rounding to odd), and rounding to float32 then is as if the sum had
+    been exact. A result counts as subnormal if it is below the normal numbers when it is rounded to
+    24 bits, of any exponent.
+    """
+    product, c = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        total = np.asarray(product + c)
+        back = total - product
+        error = (product - (total - back)) + (c - back)
+        bits = total.view(np.int64)
+        outwards = (error > 0) == (total > 0)
+        odd = np.where(outwards, bits + 1, bits - 1).view(np.float64)
+        fix = (error != 0) & np.isfinite(total) & (bits & 1 == 0)
+        total = np.where(fix, odd, total)
+        tiny = np.abs(total) < 2.0**-126 - 2.0**-151
+        return np.where(tiny, np.copysign(0, total), total).astype(np.float32)
+
+
+@recorded.plain
+def _add_pair(sums: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """What ``vdpbf16ps`` makes of float32 sums and the words of two factors."""
+    sums = _flushed(sums)
+    for odd in (1, 0):
+        sums = _multiply_add(_flushed(_number(a, odd)), _flushed(_number(b, odd)), sums)
+    return sums
+
+
+@recorded.plain
 def unit_multiply(
     shape: int,
     a: np.ndarray,
@@ -138,6 +195,8 @@ def unit_multiply(
 ) -> None:
     """C (+)= A @ B for up to 32 rows and 32 columns (`TALL`), or 16 and 64 (`FLAT`); then the bias.
 
+    With `target.host().pairs`, one part is summed as `_add_pair` does.
+
     `tiles` is the depth in tiles. Tile d of part q of A begins at ``a[a_at + d*a_step + q*a_part]``
     and B's likewise, all flat indices; those of the next 16 rows or columns follow them. C[r, j] is
     ``c[c_at + r*c_row + j]``. Sums start at 0 where `begin`, else at C; ``bias[bias_at + j]`` is
@@ -150,19 +209,25 @@ def unit_multiply(
     sums = np.zeros((rows, columns), np.float32) if begin else out[at]
     left, right = a.reshape(-1).view(np.uint32), b.reshape(-1).view(np.uint32)
 
-    def number(words: np.ndarray, odd: int) -> np.ndarray:
-        return (words & np.uint32(0xFFFF0000) if odd else words << 16).view(np.float32)
+    def words(d: int, p: int, q: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The words k of a tile of both factors."""
+        return left[a_at + d * a_step + p * a_part + r * SIDE + k], right[
+            b_at + d * b_step + q * b_part + j // SIDE * WORDS + k * SIDE + j % SIDE
+        ]
 
+    by_pairs = parts == 1 and target.host().pairs
     for d in range(tiles):
         for p, q in PRODUCTS[parts]:
+            if by_pairs:
+                for k in range(SIDE):
+                    sums = _add_pair(sums, *words(d, p, q, k))
+                continue
             chains = []
             for odd in (0, 1):
                 chain = np.zeros((rows, columns), np.float32)
                 for k in range(SIDE):
-                    x = left[a_at + d * a_step + p * a_part + r * SIDE + k]
-                    y = right[b_at + d * b_step + q * b_part + j // SIDE * WORDS
-                              + k * SIDE + j % SIDE]  # fmt: skip
-                    chain = number(x, odd) * number(y, odd) + chain  # exact, then rounded
+                    x, y = words(d, p, q, k)
+                    chain = _number(x, odd) * _number(y, odd) + chain  # exact, then rounded
                 chains.append(chain)
             sums = sums + (chains[0] + chains[1])
     out[at] = sums if bias_at < 0 else sums + bias.reshape(-1)[bias_at + j]

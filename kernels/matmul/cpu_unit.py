@@ -77,12 +77,25 @@ def pack_left(a, rows, depth, to, parts):
 
 @helper
 def pack_right(b, columns, depth, to, parts):
-    """Cut a panel of B, of which the transposed matrix is given, into parts from `to` on."""
-    for t in range(0, depth, STEPS):
-        for j in range(0, WIDTH, SIDE):
-            unit_pack(b.array, b.at + j * b.row + t * b.step, b.row, b.step, to.array,
-                      to.at + t // STEPS * parts * PANEL + j * SIDE, PANEL, columns - j, depth - t,
-                      parts, True)  # fmt: skip
+    """Cut columns of B, of which the transposed matrix is given, into parts: panels as the rows of
+    `to`. Memory is read in long stretches."""
+    whole = (columns + WIDTH - 1) // WIDTH * WIDTH
+    if b.step == 1:
+        for j in range(0, whole, SIDE):
+            for t in range(0, depth, STEPS):
+                pack_tile(b, j, t, columns, depth, to, parts)
+    else:
+        for t in range(0, depth, STEPS):
+            for j in range(0, whole, SIDE):
+                pack_tile(b, j, t, columns, depth, to, parts)
+
+
+@helper
+def pack_tile(b, j, t, columns, depth, to, parts):
+    """A tile of `pack_right`, from column j and step t on."""
+    at = to.at + j // WIDTH * to.stride + t // STEPS * parts * PANEL + j % WIDTH * SIDE
+    unit_pack(b.array, b.at + j * b.row + t * b.step, b.row, b.step, to.array, at, PANEL,
+              columns - j, depth - t, parts, True)  # fmt: skip
 
 
 @helper
@@ -140,10 +153,8 @@ def unit_product(a, b, bias, c, room, size, rows, depth, columns, parts):
             some = min(panels * WIDTH, columns - left)
             for t in range(top, max(bottom, 1), deep):
                 part = min(deep, bottom - t)
-                for j in range(0, some, WIDTH):
-                    pack_right(Matrix(b.array, b.at + (left + j) * b.row + t * b.step, b.row,
-                                      b.step), some - j, part,
-                               Place(room.array, right + j // WIDTH * panel), parts)  # fmt: skip
+                pack_right(Matrix(b.array, b.at + left * b.row + t * b.step, b.row, b.step), some,
+                           part, Rows(room.array, right, panel), parts)  # fmt: skip
                 add = bias.at + left if t + part == depth and bias.at >= 0 else -1
                 unit_rows(Place(room.array, room.at + (t - top) // STEPS * wide), rows,
                           Rows(room.array, right, panel), some,
@@ -153,7 +164,7 @@ def unit_product(a, b, bias, c, room, size, rows, depth, columns, parts):
 
 
 @kernel(
-    grain=SIDE, block=128, product=("N", "C", "K"), family="linear_unit", only_float32=True,
+    grain=SIDE, block=256, product=("N", "C", "K"), family="linear_unit", only_float32=True,
     tile_unit=True, slow_to_compile=True,
 )  # fmt: skip
 def linear_forward_unit(
@@ -175,7 +186,7 @@ def linear_forward_unit(
 
 
 @kernel(
-    grain=SIDE, block=128, product=("N", "C", "K"), family="linear_unit", only_float32=True,
+    grain=SIDE, block=256, product=("N", "C", "K"), family="linear_unit", only_float32=True,
     tile_unit=True, slow_to_compile=True,
 )  # fmt: skip
 def linear_backward_input_unit(
@@ -204,9 +215,9 @@ def pack_unit(
 ):
     """Cut w, the right factor of products that sum over its rows, into parts."""
     c, k = w.shape
-    for q in range(lo, hi):
-        pack_right(Matrix(w, q * WIDTH, 1, k), k - q * WIDTH, c,
-                   Place(packed, q * packed.shape[1]), parts)  # fmt: skip
+    z = packed.shape[1]
+    pack_right(Matrix(w, lo * WIDTH, 1, k), min(hi * WIDTH, k) - lo * WIDTH, c,
+               Rows(packed, lo * z, z), parts)  # fmt: skip
 
 
 @kernel(family="linear_unit", packs=True, only_float32=True, tile_unit=True, slow_to_compile=True)
@@ -219,9 +230,9 @@ def pack_unit_transposed(
 ):
     """Cut the transposed w, the right factor of products that sum over its columns, into parts."""
     c, k = w.shape
-    for q in range(lo, hi):
-        pack_right(Matrix(w, q * WIDTH * k, k, 1), c - q * WIDTH, k,
-                   Place(packed, q * packed.shape[1]), parts)  # fmt: skip
+    z = packed.shape[1]
+    pack_right(Matrix(w, lo * WIDTH * k, k, 1), min(hi * WIDTH, c) - lo * WIDTH, k,
+               Rows(packed, lo * z, z), parts)  # fmt: skip
 
 
 @kernel(

@@ -21,7 +21,7 @@ X = np.random.default_rng(0).normal(size=(1, 3, 5)).astype(np.float32)
 @pytest.fixture(autouse=True)
 def without_tile_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Products of one sequence are float32 with the unit, if weights are not in pairs."""
-    monkeypatch.setattr(tile_unit, "usable", lambda: False)
+    monkeypatch.setattr(tile_unit, "most_parts", lambda: 0)
 
 
 def test_words_hold_two_columns_each() -> None:

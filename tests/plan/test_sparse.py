@@ -105,7 +105,7 @@ def test_trainings_keep_their_bits(
     kind: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounding to bfloat16 keeps zeros, and hides them from nobody."""
-    monkeypatch.setattr(tile_unit, "usable", lambda: False)
+    monkeypatch.setattr(tile_unit, "most_parts", lambda: 0)
     found, seen = products.sparse, set()
 
     def noted(*given: Any) -> Any:

@@ -141,7 +141,14 @@ def test_a_cpu_without_a_feature_does_not_run_it(
 
 @pytest.mark.parametrize(
     "change",
-    [{"vector_bits": 64}, {"has_fma": False}, {"registers": 8}, {"tile_unit": True}, {"name": "x"}],
+    [
+        {"vector_bits": 64},
+        {"has_fma": False},
+        {"registers": 8},
+        {"tile_unit": True},
+        {"pairs": not target.host().pairs},
+        {"name": "x"},
+    ],
     ids=str,
 )
 def test_code_for_another_kind_of_machine_is_not_used(
@@ -165,10 +172,11 @@ def test_lists_of_features_name_what_they_imply() -> None:
     """A feature that LLVM takes for granted and that is not in the list would not be looked for."""
     kinds = shipping.TARGETS["x86_64"]
     lists = [set(shipped.needed(kinds[name].features)) for name in kinds]
-    assert lists[0] < lists[1] < lists[2]
+    assert lists[0] < lists[1] < lists[2] < lists[3]
     assert lists[0] >= {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt"}
     assert lists[1] - lists[0] == {f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl")}
-    assert lists[2] - lists[1] == {"avx512bf16", "amx-tile", "amx-bf16"}
+    assert lists[2] - lists[1] == {"avx512bf16"}
+    assert lists[3] - lists[2] == {"amx-tile", "amx-bf16"}
 
 
 def test_the_best_pack_is_taken(pack: Path) -> None:

@@ -66,6 +66,7 @@ declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 CODE = {
     "x86-64-v3": (62, r"vfmadd\w+ps\s.*ymm"),
     "x86-64-v4": (62, r"vfmadd\w+ps\s.*zmm"),
+    "x86-64-v4-pairs": (62, r"vfmadd\w+ps\s.*zmm"),
     "x86-64-v4-tiles": (62, r"vfmadd\w+ps\s.*zmm"),
     "aarch64": (183, r"fmla\s+v\d+\.4s"),
 }
@@ -102,7 +103,8 @@ def test_vectors_and_tiles_are_those_of_the_target(
     from fastnn.kernels.cpu._types_llvm import vector_of
 
     lanes, panel = {
-        "x86-64-v3": (8, 16), "x86-64-v4": (16, 48), "x86-64-v4-tiles": (16, 48), "aarch64": (4, 12)
+        "x86-64-v3": (8, 16), "x86-64-v4": (16, 48), "x86-64-v4-pairs": (16, 48),
+        "x86-64-v4-tiles": (16, 48), "aarch64": (4, 12),
     }[name]  # fmt: skip
     float32 = type("Float", (), {"bitwidth": 32})
     array: Any = type("Array", (), {"dtype": float32, "aligned": True})
@@ -111,6 +113,7 @@ def test_vectors_and_tiles_are_those_of_the_target(
     assert vector_of(adding_lanes).lanes == 16
     assert tile.panel_width(4) == panel
     assert tile_unit.usable() == name.endswith("tiles")
+    assert tile_unit.most_parts() == {"tiles": 3, "pairs": 1}.get(name.rpartition("-")[2], 0)
 
 
 # ------------------------------------------------------------------ plans
@@ -139,13 +142,13 @@ def programs(precision: str = "highest") -> set[str]:
     return {call.kernel for program in null.programs for call in program.calls()}
 
 
-@pytest.mark.parametrize("name", ["x86-64-v4-tiles", "aarch64"])
+@pytest.mark.parametrize("name", ["x86-64-v4-tiles", "x86-64-v4-pairs", "aarch64"])
 def test_other_nets_find_their_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     become(name, monkeypatch)
     wanted = {kernel for kernel, *_ in shipping.common()}
     used = programs()
-    if name.endswith("tiles"):
-        used |= programs("medium")
+    if name.endswith(("tiles", "pairs")):
+        used |= programs("medium" if name.endswith("tiles") else "bf16")
         assert "linear_forward_unit" in used
     assert used - wanted == set()
 
@@ -181,7 +184,8 @@ CPUS: dict[str, tuple[str, str, dict[str, str], str | None]] = {
     "znver3": ("x86_64", ZEN_3, {}, "x86-64-v3"),
     "masked": ("x86_64", ZEN_3.replace(" bmi2", ""), {}, None),
     "skylake-avx512": ("x86_64", SKYLAKE, {}, "x86-64-v4"),
-    "znver4": ("x86_64", ZEN_4, {}, "x86-64-v4"),
+    "znver4": ("x86_64", ZEN_4, {}, "x86-64-v4-pairs"),
+    "without pairs": ("x86_64", ZEN_4, {"FASTNN_TILE_UNIT": "0"}, "x86-64-v4"),
     "sapphirerapids": ("x86_64", SAPPHIRE_RAPIDS, {}, "x86-64-v4-tiles"),
     "without tiles": ("x86_64", SAPPHIRE_RAPIDS, {"FASTNN_TILE_UNIT": "0"}, "x86-64-v4"),
     "narrower": ("x86_64", SAPPHIRE_RAPIDS, {"FASTNN_VECTOR_BITS": "256"}, None),

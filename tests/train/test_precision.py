@@ -24,7 +24,7 @@ LABELS = (SEQUENCES.sum((1, 2)) > 0).astype(np.int64)
 @pytest.fixture(autouse=True)
 def without_tile_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     """What any CPU computes; tests/train/test_precision_unit.py has the tile unit."""
-    monkeypatch.setattr(tile_unit, "usable", lambda: False)
+    monkeypatch.setattr(tile_unit, "most_parts", lambda: 0)
 
 
 def bf16(x: np.ndarray) -> np.ndarray:

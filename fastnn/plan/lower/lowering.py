@@ -64,12 +64,13 @@ def _register() -> None:
 
 
 def _parts(precision: str) -> int:
-    """Parts that factors are cut into on the CPU's tile unit; 0: it is not used."""
+    """Parts that factors are cut into on the CPU's tile unit, or the one that AVX-512-BF16 takes in
+    its place; 0: neither is used."""
     from fastnn.kernels.cpu import tile_unit
     from fastnn.kernels.matmul.cpu_unit import PARTS
 
     wanted = PARTS.get(precision, 0)
-    return wanted if wanted and tile_unit.usable() else 0
+    return wanted if wanted <= tile_unit.most_parts() else 0
 
 
 class Lowering:

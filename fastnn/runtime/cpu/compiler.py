@@ -54,6 +54,7 @@ GENERATORS = (
     "fastnn.kernels.cpu._transpose_llvm",
     "fastnn.kernels.cpu._tile_unit_llvm",
     "fastnn.kernels.cpu._tile_unit_pack_llvm",
+    "fastnn.kernels.cpu._pairs_llvm",
     "fastnn.runtime.cpu.codegen",
     "fastnn.runtime.cpu.numba_bridge",
 )

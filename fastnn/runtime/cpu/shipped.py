@@ -7,7 +7,7 @@ kernel is made of. So code is used only if
 
 - this CPU has every feature that its target asks for, on the same operating system;
 - kernels compiled here would be made for the same kind of machine: width of vectors, number of
-  registers, fused multiply-add, tile unit;
+  registers, fused multiply-add, tile unit or products of pairs;
 - kernel, generators and settings are those that it was compiled from. A change to a kernel or to
   what it calls leaves the shipped code of that kernel unused.
 
@@ -40,7 +40,7 @@ DAMAGE = (
     zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 #: what of a target decides which code its kernels are made of
-KIND = ("name", "vector_bits", "has_fma", "registers", "tile_unit")
+KIND = ("name", "vector_bits", "has_fma", "registers", "tile_unit", "pairs")
 
 _packs: dict[Any, Pack | None] = {}
 
