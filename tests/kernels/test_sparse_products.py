@@ -227,9 +227,10 @@ def test_words_of_plain_python(bits: tuple[int, ...]) -> None:
 
 
 @pytest.mark.skipif(not target.host().has_fma, reason="without FMA products are rounded")
-def test_python_twins_give_the_same_bits() -> None:
+def test_python_twins_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """(A vector has as many lanes as the compiled code's.)"""
-    lanes = simd.TWIN_LANES[4]
+    lanes = target.host().lanes(4)
+    monkeypatch.setattr(simd, "TWIN_LANES", {4: lanes, 8: lanes // 2})
     f = factors(64, 66, 8 * lanes, "float32", 0.3)
     room = {name: f[name] for name in ("x", "w", "bias")}
     y, dw = np.full((64, 8 * lanes), np.nan, "float32"), np.full_like(f["w"], np.nan)
@@ -246,8 +247,9 @@ def test_python_twins_give_the_same_bits() -> None:
     assert np.array_equal(dw, weight(f)[1])
     turned_dw, width = np.full((8 * lanes, 66), np.nan, "float32"), 8 * lanes
     cpu_sparse_gradients.linear_backward_weight_turned_sparse(
-        x=f["dy"], dy=f["x"], dw=turned_dw, words=np.full((width, 1), -1), lo=0, hi=width,
-        room=np.full((width, (66 + 64) * width // 64), np.nan, "float32"),
+        x=f["dy"], dy=f["x"], dw=turned_dw, lo=0, hi=width,
+        words=np.full((width, cpu_sparse_gradients.turned_words(66, 64)), -1),
+        room=np.full((width, cpu_sparse_gradients.turned_room(66, 4)), np.nan, "float32"),
     )  # fmt: skip
     assert np.array_equal(turned_dw.T, turned(f)[1])
     w = f["w"].T.copy()
