@@ -12,7 +12,7 @@ import pytest
 import fastnn
 from fastnn.errors import OptionError
 from fastnn.runtime import _cuda, kept, poison
-from fastnn.runtime.cpu import checks, shipped
+from fastnn.runtime.cpu import checks, compiler, shipped
 from fastnn.runtime.cuda import guards
 from fastnn.switches import OFF, ON, on
 
@@ -52,6 +52,17 @@ def test_another_word_is_refused(name, word, monkeypatch):
     expected = rf"{name}='{word}': expected 1, true, yes, on to turn it on.*0, false, no, off to"
     with pytest.raises(OptionError, match=expected):
         SWITCHES[name][0]()
+
+
+def test_the_tile_units_is_0_or_an_error(monkeypatch):
+    """A word that turns the other switches off must not leave this one on."""
+    for word, said in (("off", "write 0 to turn it off"), ("ja", "0, false, no, off")):
+        monkeypatch.setenv("FASTNN_TILE_UNIT", word)
+        with pytest.raises(OptionError, match=f"FASTNN_TILE_UNIT='{word}': .*{said}"):
+            compiler.machine_hash()
+    for word in ("0", "1", "on", ""):
+        monkeypatch.setenv("FASTNN_TILE_UNIT", word)
+        assert compiler.machine_hash()
 
 
 def test_the_command_line_says_so_in_a_line(monkeypatch):

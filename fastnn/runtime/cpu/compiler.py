@@ -32,7 +32,7 @@ from fastnn.kernels.declare import Array, Kernel
 from fastnn.runtime import cache, keys, sources
 from fastnn.runtime.compile_errors import refuse_without_package
 from fastnn.runtime.cpu import codegen, helper_functions, shipped
-from fastnn.runtime.cpu.checks import checked
+from fastnn.runtime.cpu.checks import check_tile_unit, checked
 from fastnn.runtime.cpu.codegen import OUT_OF_BOUNDS, compile_object, emit, lock, target_machine
 
 ENTRY = codegen.ENTRY
@@ -99,6 +99,7 @@ def _environment() -> bytes:
     """Versions, CPU, and settings of Numba's from the environment."""
     from fastnn.kernels.cpu import target
 
+    check_tile_unit()
     return _machine(_versions(), target.host(), checked()) + repr(_settings()).encode()
 
 
