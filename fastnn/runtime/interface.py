@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastnn.plan.program import Operand, PlannedCall, Program
+from fastnn.runtime.orders import Orders
 from fastnn.runtime.segment import Segment
 
 Poll = Callable[[], None]
@@ -182,6 +183,9 @@ class Runtime(Protocol):
 
     def synchronize(self) -> None:
         """End a run that exceptions, one upon another, have left going on, at a step's boundary."""
+
+    def orders(self, samples: int) -> Orders:
+        """What draws the orders in which steps read so many samples."""
 
     def holds(self, nbytes: int) -> bool:
         """Whether so many bytes of data fit into the device's memory, beside the programs."""

@@ -27,6 +27,7 @@ from fastnn.kernels.declare import kernel_of
 from fastnn.plan.program import Operand, PlannedCall, Program
 from fastnn.runtime import devices
 from fastnn.runtime.interface import Poll
+from fastnn.runtime.orders import Orders
 
 #: multiprocessors and bytes of shared memory for a block, of an H200: CUDA's plans depend on them
 BLOCK_LIMITS = 132, 232_448, 16
@@ -153,6 +154,9 @@ class NullRuntime:
 
     def synchronize(self) -> None:
         """Nothing to do: runs end before they return."""
+
+    def orders(self, samples: int) -> Orders:
+        return Orders(samples)
 
     def holds(self, nbytes: int) -> bool:
         """Whatever there is."""

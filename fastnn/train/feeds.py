@@ -15,6 +15,7 @@ from fastnn.errors import DataError
 from fastnn.kernels import control_block
 from fastnn.runtime.devices import HOST
 from fastnn.runtime.interface import Bound
+from fastnn.runtime.orders import Orders
 from fastnn.train.base import Data
 from fastnn.train.forms import Forms
 from fastnn.train.slices import BALANCED, Slices, check_batch, check_place, description, order_of
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 Poll = Callable[[], None]
 #: steps whose learning rates are computed at once, where steps are sent ahead
 AHEAD = 1024
+#: samples of whose orders one is kept between runs
+FEW = 1 << 16
 
 
 class _MiniBatches:
@@ -67,8 +70,8 @@ class ArrayFeed(_MiniBatches):
         session = trainer.session
         self.order = _array(session, "order", (len(x),), np.int64)
         self.order[:] = np.arange(len(x))
-        #: the data order of an epoch that has not begun, with that epoch and its seed
-        self.drawn: tuple[tuple[int, int], np.ndarray] | None = None
+        #: what draws data orders that depend on nothing but seed and epoch
+        self.orders: Orders | None = None
         rates = max(self.steps, 1), trainer.optimizer.group_count
         self.rates = _array(session, "schedule", rates, np.float64)
         self.prepare()
@@ -101,7 +104,7 @@ class ArrayFeed(_MiniBatches):
         which may be others, have yet to be checked."""
         x, y, w = self.data
         x.arrays[:], y.arrays[:] = given[: len(x.names)], given[len(x.names) :]
-        self.fresh, self.drawn = True, None
+        self.fresh = True
         self.hold = Hold(x, y, w)
         bounds = [self.full] if self.rest is None else [self.full, self.rest]
         found = {}
@@ -114,6 +117,8 @@ class ArrayFeed(_MiniBatches):
         self.hold = None
         for part in self.data:
             part.arrays.clear()
+        if self.samples > FEW:
+            self.orders = None
 
     def check(self) -> None:
         """Raise DataError for numbers that the model can't take, such as ids beyond a table."""
@@ -137,16 +142,16 @@ class ArrayFeed(_MiniBatches):
 
     def _order(self, epoch: int) -> np.ndarray:
         """The data order of an epoch, which may have been drawn while the one before ran."""
-        key, drawn, self.drawn = (self.trainer.seed, epoch), self.drawn, None
-        if drawn is not None and drawn[0] == key:
-            return drawn[1]
-        return order_of(self.data, self.shuffle, *key)
+        if self.shuffle == BALANCED:
+            return order_of(self.data, self.shuffle, self.trainer.seed, epoch)
+        if self.orders is None:
+            self.orders = self.trainer.session.runtime.orders(len(self.data[0]))
+        return self.orders.draw(self.trainer.seed, epoch)
 
     def _draw(self, epoch: int) -> None:
         """Draw the order of an epoch to come; of labels nothing, which may change until then."""
-        if self.shuffle and self.shuffle != BALANCED and epoch < self.last:
-            key = self.trainer.seed, epoch
-            self.drawn = key, order_of(self.data, self.shuffle, *key)
+        if self.orders is not None and epoch < self.last:
+            self.orders.draw(self.trainer.seed, epoch)
 
     def run_epoch(self, epoch: int, poll: Poll, batches: Any) -> int:
         """Train one epoch from the trainer's cursor on; returns why it stopped early, or 0.

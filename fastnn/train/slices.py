@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from fastnn.engine.arrays import Arrays, Hold, check_lengths
 from fastnn.errors import DataError, OptionError
+from fastnn.runtime.orders import generator
 from fastnn.train.base import Data
 
 #: the order in which each batch has as many samples of each class
@@ -18,28 +18,13 @@ BALANCED = "balanced"
 
 def permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
     """The data order of an epoch: a function of seed and epoch alone."""
-    return _generator(seed, epoch).permutation(samples)
-
-
-_mine = threading.local()
-
-
-def _generator(seed: int, epoch: int) -> np.random.Generator:
-    """This thread's generator, where one with this key would begin: a new one takes four times as
-    long, most of it for a seed from the system that the key replaces."""
-    if not hasattr(_mine, "generator"):
-        philox = np.random.Philox(key=np.zeros(2, np.uint64))
-        _mine.generator, _mine.begin = np.random.Generator(philox), philox.state
-    _mine.begin["state"]["key"] = np.array([seed, epoch], np.uint64)
-    _mine.generator.bit_generator.state = _mine.begin
-    found: np.random.Generator = _mine.generator
-    return found
+    return generator(seed, epoch).permutation(samples)
 
 
 def balanced(seed: int, epoch: int, labels: np.ndarray) -> np.ndarray:
     """An order in which each run of as many samples as there are classes has one of each: samples
     of rare classes come again and again, those of frequent ones take turns over the epochs."""
-    rng = _generator(seed, epoch)
+    rng = generator(seed, epoch)
     classes, found = np.unique(labels, return_inverse=True)
     samples, count = len(labels), len(classes)
     turns = rng.random((-(-samples // count), count)).argsort(axis=1).reshape(-1)[:samples]

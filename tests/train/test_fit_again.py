@@ -12,6 +12,7 @@ from fastnn import nn
 from fastnn.callbacks import Callback, LambdaCallback
 from fastnn.errors import DataError
 from fastnn.runtime.cpu import runtime, team
+from fastnn.runtime.cpu.orders import CpuOrders
 from fastnn.train import feeds
 from fastnn.train.slices import permutation
 
@@ -94,13 +95,13 @@ class Orders(Callback):
 
 def test_orders_are_those_of_their_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[int] = []
-    before = feeds.order_of
+    before = CpuOrders._fill
 
-    def order_of(data: Any, shuffle: Any, seed: int, epoch: int) -> np.ndarray:
+    def fill(self: CpuOrders, seed: int, epoch: int) -> None:
         drawn.append(epoch)
-        return before(data, shuffle, seed, epoch)
+        before(self, seed, epoch)
 
-    monkeypatch.setattr(feeds, "order_of", order_of)
+    monkeypatch.setattr(CpuOrders, "_fill", fill)
     trainer, orders = made(), Orders()
     trainer.fit(X, Y, epochs=3, batch_size=16, callbacks=orders, verbose=False)
     trainer.fit(X, Y, epochs=2, batch_size=16, callbacks=orders, verbose=False)
@@ -111,15 +112,23 @@ def test_orders_are_those_of_their_epochs(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_an_order_is_drawn_while_steps_run(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, busy = made(), []
-    before = feeds.order_of
+    before = CpuOrders._fill
 
-    def order_of(*args: Any) -> np.ndarray:
+    def fill(self: CpuOrders, seed: int, epoch: int) -> None:
         busy.append(trainer.session.runtime._run is not None)
-        return before(*args)
+        before(self, seed, epoch)
 
-    monkeypatch.setattr(feeds, "order_of", order_of)
+    monkeypatch.setattr(CpuOrders, "_fill", fill)
     trainer.fit(X, Y, epochs=3, batch_size=16, verbose=False)
     assert busy == [False, True, True]
+
+
+def test_orders_of_many_samples_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for few in (49, 50):
+        monkeypatch.setattr(feeds, "FEW", few)
+        trainer = made()
+        trainer.fit(X, Y, batch_size=16, verbose=False)
+        assert (trainer.latest.feed.orders is not None) == (few == 50)
 
 
 @pytest.fixture

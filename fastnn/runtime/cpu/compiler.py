@@ -66,11 +66,12 @@ LOOP_MODULES = (
     "fastnn.runtime.cpu.machine",
     "fastnn.runtime.cpu.handover",
     "fastnn.runtime.cpu.choosing",
+    "fastnn.runtime.cpu.permuting",
 )
-#: the run loop, and what hands runs over to workers: compiled like kernels
+#: the run loop, what hands runs over to workers, and what draws orders: compiled like kernels
 LOOP_FUNCTIONS = (
     "run", "alone", "lead", "serve", "submit", "wait", "finish", "dismiss", "ask", "answer",
-    "read_clock",
+    "read_clock", "permute",
 )  # fmt: skip
 #: settings of Numba's that don't change the code
 NO_MATTER = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_ENABLE_CUDASIM"}
@@ -205,7 +206,7 @@ def _refuse_random(kernel: Kernel, code: bytes) -> None:
 
 
 def loop_address(name: str = "run") -> int:
-    """Address of a compiled function of `loop` or `handover`."""
+    """Address of a compiled function of `loop`, `handover` or `permuting`."""
     found = _loaded.get(name)
     if found is not None:
         return found
@@ -218,10 +219,10 @@ def loop_address(name: str = "run") -> int:
 
 
 def _compile_loop(name: str) -> bytes:
-    from fastnn.runtime.cpu import handover, loop, numba_bridge
+    from fastnn.runtime.cpu import handover, loop, numba_bridge, permuting
 
-    module = loop if name == "run" else handover
-    return emit(numba_bridge.optimised_llvm(getattr(module, name), ENTRY))
+    places = {"run": loop, "permute": permuting}
+    return emit(numba_bridge.optimised_llvm(getattr(places.get(name, handover), name), ENTRY))
 
 
 def load_object(code: bytes) -> int:
@@ -269,7 +270,7 @@ def compile_to(path: Path, kernel: Kernel, dtype: str, data_dtype: str = "") -> 
 
 
 def compile_loop_to(path: Path, name: str) -> None:
-    """The same for a function of `loop` or `handover`."""
+    """The same for a function of `loop`, `handover` or `permuting`."""
     with uninterrupted(), lock:
         _make(path, lambda: loop_path(name), lambda: _compile_loop(name), None, frozenset())
     sources.remember()

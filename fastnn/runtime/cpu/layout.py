@@ -90,3 +90,5 @@ TEAM_STRIDE = 8
 TEAM_THREAD = 1  # in a worker's words
 # states: waits asleep; waits awake; has to run the description; has to end
 ASLEEP, READY, TASK, QUIT = 0, 1, 2, 3
+# blocks of random numbers that are drawn at a time (see `permuting`)
+ORDER_BLOCKS = 64

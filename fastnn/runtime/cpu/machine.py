@@ -1,5 +1,5 @@
 """What compiled code asks of the machine: words that threads share, waiting, calls by address,
-rounding."""
+rounding, products of whole words."""
 
 from __future__ import annotations
 
@@ -173,3 +173,15 @@ def short_at(tc: Any, address: Any) -> Any:
         return builder.zext(builder.load(pointer), _I64)
 
     return types.int64(types.int64), codegen
+
+
+@intrinsic
+def multiply_high(tc: Any, a: Any, b: Any) -> Any:
+    """The upper half of the product of two words without a sign."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(arg, wide) for arg in args))
+        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), _I64)
+
+    return types.int64(types.int64, types.int64), codegen

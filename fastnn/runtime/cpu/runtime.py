@@ -20,6 +20,7 @@ from fastnn.runtime.cpu.bound import DATA, CpuProgram, ResizedProgram, place_of
 from fastnn.runtime.cpu.choice import choice_of
 from fastnn.runtime.cpu.execute import allocate, available_cores
 from fastnn.runtime.cpu.memory import Memory
+from fastnn.runtime.cpu.orders import CpuOrders
 from fastnn.runtime.cpu.single import CpuSingle
 from fastnn.runtime.cpu.team import Description, Team, own_team
 from fastnn.runtime.interface import Poll, Store
@@ -213,6 +214,9 @@ class CpuRuntime:
         self._run = team, description
         team.start(description, poll, meanwhile=meanwhile)
         self._run = None
+
+    def orders(self, samples: int) -> CpuOrders:
+        return CpuOrders(samples)
 
     def holds(self, nbytes: int) -> bool:
         """Data are read where they lie."""

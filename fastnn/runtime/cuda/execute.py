@@ -37,6 +37,7 @@ from fastnn.runtime.cuda.stream import Stream, wake
 from fastnn.runtime.cuda.weights import Copies
 from fastnn.runtime.interface import Poll, Store
 from fastnn.runtime.kept import Kept
+from fastnn.runtime.orders import Orders
 from fastnn.runtime.segment import Segment
 from fastnn.weak import weakly
 
@@ -63,11 +64,10 @@ class CudaRuntime:
         graphs: whether programs are replayed as CUDA graphs.
     """
 
-    kind, ahead = "cuda", True
+    kind, ahead, orders = "cuda", True, Orders
 
     def __init__(self, device: str, store: Store, slots: Sequence[str], totals: int, graphs: bool):
-        self.device, self.graphs, self.store = device, graphs, store
-        self.gpu = gpu(device)
+        self.device, self.graphs, self.store, self.gpu = device, graphs, store, gpu(device)
         self.device_control = DeviceControl(self.gpu, totals)
         self.control, self.totals = self.device_control.control, self.device_control.totals
         self.memory = CudaMemory(self.gpu, store, slots, self.device_control)
