@@ -14,7 +14,7 @@ in which a busy machine shares its cores out.
 
 What trials cost beyond the current number's time is at most 1/128 of the time that all steps have
 taken and that the run is expected to take. So a number that is bad is seldom tried. For a number
-that has not been measured the limit is 1/32, and what it will cost is halfway from the current
+that has not been measured the limit is 1/16, and what it will cost is halfway from the current
 number's time to an estimate. So it isn't tried in a run of a few steps. A number that has
 disappointed is left alone for a time, which doubles each time that this happens, unless it was
 much quicker than the current one is now.
@@ -75,7 +75,7 @@ THOROUGH = 4
 PATIENCE = 64
 #: the share of the time that trials may cost, one in so many: of numbers that have been measured
 #: already, and of others
-SHARE, FIRST_SHARE = 128, 32
+SHARE, FIRST_SHARE = 128, 16
 #: measurements before a number is compared
 ENOUGH = 3
 #: in percent of another number's time: from here on the current one may be left at any time
@@ -220,7 +220,12 @@ def learn(c: Any, use: int, warm: int, steps: int, unit: int, time: int) -> None
 
 
 def compare(c: Any, use: int, time: int, work: int, mean: int) -> None:
-    """A trial's spell is over: does the trial go on, or is its number current from now on?"""
+    """A trial's spell is over: does the trial go on, or is its number current from now on?
+
+    What earlier trials have found counts, too: where a step takes as long as a whole trial, two of
+    them may be quick by chance.
+    """
+    remembered = c[candidate(use) + CANDIDATE_MEAN]
     c[CHOICE_TRIAL] += time
     if c[CHOICE_TRIAL] >= 3 * TRIAL // 2:
         c[CHOICE_TIME] += time
@@ -232,7 +237,10 @@ def compare(c: Any, use: int, time: int, work: int, mean: int) -> None:
         c[candidate(use) + CANDIDATE_FAILED] += 1
         rest = max(REST, PATIENCE * (c[CHOICE_SPENT] - c[CHOICE_BEFORE]))
         c[CHOICE_DUE] = c[CHOICE_ELAPSED] + min(rest, 5 * REST)
-    elif c[CHOICE_TRIAL] >= LONG and 100 * mean < LIMIT * mine and c[CHOICE_TIME] > time:
+    elif (
+        c[CHOICE_TRIAL] >= LONG and 100 * max(mean, remembered) < LIMIT * mine
+        and c[CHOICE_TIME] > time
+    ):  # fmt: skip
         c[CHOICE_TRIED] = -1
         c[candidate(use) + CANDIDATE_MEAN] = mean
         switch(c, use)
