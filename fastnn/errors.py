@@ -105,6 +105,8 @@ def is_whole(value: Any, least: int) -> bool:
     >>> is_whole(3, 1), is_whole(3.0, 1), is_whole(True, 1)
     (True, False, False)
     """
+    if type(value) is int:
+        return value >= least
     whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return whole and value >= least
 

@@ -47,7 +47,10 @@ class weak(Generic[T]):
 
     def __get__(self, owner: Any, kind: type | None = None) -> T:
         reference: Callable[[], T | None] = getattr(owner, self.key)
-        return there(reference, f"a {type(owner).__name__} ({self.key[1:-3]})")
+        found = reference()
+        if found is None:
+            return there(reference, f"a {type(owner).__name__} ({self.key[1:-3]})")
+        return found
 
     def __set__(self, owner: Any, value: T) -> None:
         setattr(owner, self.key, weakref.ref(value))

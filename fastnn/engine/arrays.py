@@ -235,14 +235,24 @@ class Hold:
     """
 
     def __init__(self, *data: Arrays):
-        arrays = [a for part in data for a in part.arrays if isinstance(a, np.ndarray)]
-        self._held = [weakref.ref(link) for array in arrays for link in _links(array)]
-        self._mapped = []
-        for array in arrays:
-            link: Any = _links(array)[-1].base
-            source = link.obj if isinstance(link, memoryview) else link
-            if isinstance(source, mmap.mmap):
-                self._mapped.append((source, _size(source)))
+        self._held: list[weakref.ref[np.ndarray]] = []
+        self._mapped: list[tuple[mmap.mmap, int]] = []
+        for part in data:
+            for array in part.arrays:
+                if isinstance(array, np.ndarray):
+                    self._hold(array)
+
+    def _hold(self, array: np.ndarray) -> None:
+        """Hold an array, and those that it is a view of."""
+        link: Any = array
+        while isinstance(link, np.ndarray):
+            self._held.append(weakref.ref(link))
+            link = link.base
+        if link is None:
+            return
+        source = link.obj if isinstance(link, memoryview) else link
+        if isinstance(source, mmap.mmap):
+            self._mapped.append((source, _size(source)))
 
     def check(self) -> None:
         """Raise DataError where a mapped file is shorter than at first: reading on would end the
@@ -254,14 +264,6 @@ class Hold:
                     f"{_size(source):,} bytes since the run began; map it again, and don't write "
                     "to it while it is read"
                 )
-
-
-def _links(array: np.ndarray) -> list[np.ndarray]:
-    """An array, and those that it is a view of."""
-    found = [array]
-    while isinstance(found[-1].base, np.ndarray):
-        found.append(found[-1].base)
-    return found
 
 
 def _size(source: mmap.mmap) -> int:

@@ -139,21 +139,21 @@ class Session:
         control[control_block.RUN_STEP] = control[control_block.STOP_REQUEST] = 0
         control[control_block.STOP] = 0
         self.hold(lambda: self.runtime.run(segments, poll, meanwhile))
-        return int(self.control[control_block.STOP])
+        return int(control[control_block.STOP])
 
     def hold(self, run: Callable[[], None]) -> None:
         """Do a run in threads that end before the call does, or as soon as somebody needs it."""
-        self.running, call = True, Access("a run", sys._getframe())
-        access_to(self.store).running(call, self.synchronize)
+        self.running, call, access = True, Access("a run", sys._getframe()), access_to(self.store)
+        access.running(call, self.synchronize)
         try:
             run()
         except BaseException:
             self.synchronize()
-            access_to(self.store).ended(call)
+            access.ended(call)
             raise
         finally:
             self.running = False
-        access_to(self.store).ended(call)
+        access.ended(call)
 
     def on_host(self, what: str, function: Callable[[Bound], None]) -> int:
         """The number by which programs call a function of the host, which gets the bound program;

@@ -34,20 +34,17 @@ class Latest:
         self.feed, self.options = feed, _options(asked)
         self.version, self.keeps = trainer.version, trainer.keep_gradients
         self.bound: list[Any] = [bound for bound in (feed.full, feed.rest) if bound is not None]
-        self.places = [_place(array) for part in feed.data for array in part.arrays]
+        self.places = _places([array for part in feed.data for array in part.arrays])
 
     def serves(self, trainer: Trainer, asked: Request) -> bool:
         """Whether the feed that this call asks for would be the same."""
-        given = [asked.x] if asked.y is None else [asked.x, asked.y]
         feed, memory = self.feed, trainer.session.memory
         return (
-            len(given) == len(self.places)
-            and all(type(array) is np.ndarray for array in given)
-            and _plain(trainer, asked)
+            _plain(trainer, asked)
             and _options(asked) == self.options
             and self.version == trainer.version
             and self.keeps == trainer.keep_gradients
-            and [_place(array) for array in given] == self.places
+            and _places(_given(asked)) == self.places
             and memory.get("order") is feed.order
             and memory.get("schedule") is feed.rates
             and all(bound.base.reads(memory) for bound in self.bound)
@@ -56,7 +53,7 @@ class Latest:
 
 def remember(trainer: Trainer, asked: Request, feed: ArrayFeed) -> None:
     """Note a feed for the next call, if that can be told to be the same by a glance."""
-    given = [asked.x] if asked.y is None else [asked.x, asked.y]
+    given = _given(asked)
     arrays = [a for part in feed.data for a in part.arrays]
     alike = len(given) == len(arrays) and all(
         a is b and type(a) is np.ndarray and a.flags.c_contiguous
@@ -73,8 +70,8 @@ def again(trainer: Trainer, asked: Request) -> ArrayFeed | None:
     latest: Latest | None = trainer.latest
     if latest is None or not latest.serves(trainer, asked):
         return None
-    latest.feed.take_up([asked.x] if asked.y is None else [asked.x, asked.y])
     feed = latest.feed
+    feed.take_up(_given(asked))
     if asked.check_data:
         check_finite(feed.data[0], "training inputs", trainer.dtype)
         check_finite(feed.data[1], "training targets", trainer.dtype)
@@ -105,6 +102,15 @@ def _options(asked: Request) -> tuple[Any, ...]:
     return asked.batch_size, asked.shuffle, asked.drop_last
 
 
-def _place(array: np.ndarray) -> tuple[Any, ...]:
-    """Where an array lies and how it is read: it may get another shape or memory in place."""
-    return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype
+def _given(asked: Request) -> list[Any]:
+    return [asked.x] if asked.y is None else [asked.x, asked.y]
+
+
+def _places(arrays: list[Any]) -> list[Any]:
+    """Where arrays lie and how they are read: they may get another shape or memory in place."""
+    found: list[Any] = []
+    for array in arrays:
+        if type(array) is not np.ndarray:
+            return []
+        found += array.__array_interface__["data"][0], array.shape, array.strides, array.dtype
+    return found

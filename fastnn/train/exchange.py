@@ -36,6 +36,8 @@ class Exchanging(ABC):
 def partners(on_gradients: Any) -> Exchanging | None:
     """The processes whose mean a trainer's `on_gradients` takes, if it is nothing else."""
     owner = getattr(on_gradients, "__self__", None)
+    if owner is None:
+        return None
     return owner if isinstance(owner, Exchanging) and on_gradients == owner.average else None
 
 

@@ -74,6 +74,8 @@ class ArrayFeed(_MiniBatches):
         self.orders: Orders | None = None
         rates = max(self.steps, 1), trainer.optimizer.group_count
         self.rates = _array(session, "schedule", rates, np.float64)
+        #: the groups' rates that all rows of `rates` hold; None: they may differ
+        self._constant: list[float] | None = None
         self.prepare()
 
     def prepare(self) -> None:
@@ -153,6 +155,21 @@ class ArrayFeed(_MiniBatches):
         if self.orders is not None and epoch < self.last:
             self.orders.draw(self.trainer.seed, epoch)
 
+    def _set_rates(self, steps: int) -> None:
+        """Write the rates of the next steps of the epoch."""
+        trainer = self.trainer
+        optimizer = trainer.optimizer
+        if optimizer.schedule is None:
+            base = optimizer.rates(trainer.rate_factor)
+            if base == self._constant:
+                return
+            self._constant = None  # whatever comes between
+            self.rates[:], self._constant = base, base
+        else:
+            self._constant = None
+            self.rates[:steps] = trainer.rates(steps)
+        trainer.session.changed("schedule")
+
     def run_epoch(self, epoch: int, poll: Poll, batches: Any) -> int:
         """Train one epoch from the trainer's cursor on; returns why it stopped early, or 0.
 
@@ -173,8 +190,7 @@ class ArrayFeed(_MiniBatches):
         begin = trainer.cursor
         check_place(begin, self.samples, self.batch, epoch)
         first = self.steps_done(begin)
-        self.rates[: self.steps - first] = trainer.rates(self.steps - first)
-        session.changed("schedule")
+        self._set_rates(self.steps - first)
         session.control[control_block.CURSOR] = begin
         segments = segments_for(self.full, self.rest, self.samples, self.batch, begin)
         if not segments:  # the run before was interrupted after the epoch's last step
@@ -182,8 +198,7 @@ class ArrayFeed(_MiniBatches):
         if batches is None:
             return session.run(segments, poll, lambda: self._draw(epoch + 1))
         for k in range(sum(steps for _, steps in segments)):
-            self.rates[0] = trainer.rates(1)[0]
-            session.changed("schedule")
+            self._set_rates(1)
             batches.before(first + k)
             self.refresh()
             rest = self.rest if k >= (self.samples - begin) // self.batch else None

@@ -189,7 +189,7 @@ class CallbackList(Callback):
     def __init__(self, callbacks: Callback | Iterable[Callback | None] | None = ()) -> None:
         if callbacks is None:
             callbacks = ()
-        elif not isinstance(callbacks, Iterable):
+        elif not isinstance(callbacks, (tuple, list, Iterable)):
             callbacks = (callbacks,)
         self.callbacks = [callback for callback in callbacks if callback is not None]
         for callback in self.callbacks:

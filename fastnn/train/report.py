@@ -11,8 +11,6 @@ import numpy as np
 from fastnn.errors import DataError
 from fastnn.train.reduction import SUM, WEIGHTS
 
-#: what becomes of a total's sum and count
-MEAN = "mean"
 #: that the samples of something make no loss
 NOTHING = (
     "{}: nothing counts in the loss, because each row has a weight of 0 (sample_weight, or the "
@@ -31,7 +29,7 @@ class Report:
         names: what is reported, in order.
         factors: of the loss's parts, which are the first totals.
         parts: whether each part is reported after their sum, "loss"; else there is one, the loss.
-        kinds: for each total whether its value is the sum divided by the count, or the sum.
+        kinds: the totals that are of another kind than a mean.
         finish: functions of a metric's quotient (a root, say), by total.
         weighted: the losses whose rows have weights, so that all may be 0, by total.
     """
@@ -59,10 +57,18 @@ class Report:
     def values(self, totals: np.ndarray) -> dict[str, float]:
         """The numbers so far; NaN for a mean of nothing."""
         numbers = totals.tolist()
-        sums, counts = numbers[0::2], numbers[1::2]
-        found = [self._value(k, sums[k], counts[k]) for k in range(self.totals)]
+        found: list[float] = []
+        for k in range(len(self.names) - self.parts):
+            value, count = numbers[2 * k : 2 * k + 2]
+            if not count:
+                value = math.nan
+            elif self.kinds.get(k) != SUM:
+                value /= count
+            if count and k in self.finish:
+                value = float(self.finish[k](value))
+            found.append(value)
         if self.parts:
-            parts = zip(self.factors, found, counts, strict=False)
+            parts = zip(self.factors, found, numbers[1::2], strict=False)
             counted = [factor * value for factor, value, count in parts if count]
             found.insert(0, math.fsum(counted) if counted else math.nan)
         return dict(zip(self.names, found, strict=True))
@@ -76,9 +82,3 @@ class Report:
         if self.weighted.issuperset(losses) and not any(totals[2 * k + 1] for k in losses):
             raise DataError(NOTHING.format(what))
         return self.values(totals)
-
-    def _value(self, k: int, total: float, count: float) -> float:
-        if not count:
-            return math.nan
-        value = total if self.kinds.get(k, MEAN) == SUM else total / count
-        return float(self.finish[k](value)) if k in self.finish else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -33,16 +34,12 @@ class CpuProgram(BoundProgram):
         self.wholes: dict[int, np.ndarray] = {}
         #: where the users' arrays lie that it has let go
         self._places: dict[str, tuple[Any, ...]] = {}
-        #: whether buffers are copied after each good step
-        self.keeps = any(
-            parameter.writes and operand.segment == "saved/buffers"
-            for call in program.calls()
-            for _, parameter, operand in call.arrays()
-        )
 
     def reads(self, memory: Memory) -> bool:
         """Whether it reads the caller's arrays of this memory (its own it keeps), or has read such
         as lay where these do."""
+        if all(map(is_, map(memory.get, self._callers), map(self.memory.get, self._callers))):
+            return True
         for name in self._callers:
             now = memory.get(name)
             if self.memory.get(name) is not now and (

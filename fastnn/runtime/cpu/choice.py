@@ -43,6 +43,8 @@ class Choice:
             layout.CHOICE_WORDS + layout.CANDIDATE_WORDS * len(self.candidates), np.int64
         )
         words = self.words
+        #: the same in a memory that Python reads more quickly than an array
+        self.read = words.data
         words[layout.CHOICE_COUNT] = len(self.candidates)
         words[layout.CHOICE_CURRENT] = self.candidates.index(first)
         words[layout.CHOICE_TRIED], words[layout.CHOICE_SIDE] = -1, 1
@@ -60,13 +62,12 @@ class Choice:
     @property
     def current(self) -> int:
         """How many workers have proved quickest so far."""
-        return self.candidates[int(self.words[layout.CHOICE_CURRENT])]
+        return self.candidates[self.read[layout.CHOICE_CURRENT]]
 
     def most(self, steps: int) -> int:
         """The number of the last candidate that a run of so many steps may try."""
-        current = int(self.words[layout.CHOICE_CURRENT])
-        seconds = self.estimates[current] * steps + self.words[layout.CHOICE_ELAPSED] / 1e9
-        last = len(self.candidates) - 1
+        current, last = self.read[layout.CHOICE_CURRENT], len(self.candidates) - 1
+        seconds = self.estimates[current] * steps + self.read[layout.CHOICE_ELAPSED] / 1e9
         return last if seconds >= ALL else min(current + (seconds >= NEXT), last)
 
 

@@ -52,6 +52,12 @@ class BoundProgram:
         self.moves: Any = tables.moves
         self.sizes = Sizes(self, tables)
         self.size = self.sizes.own
+        #: whether buffers are copied after each good step
+        self.keeps = any(
+            parameter.writes and operand.segment == "saved/buffers"
+            for call in program.calls()
+            for _, parameter, operand in call.arrays()
+        )
         #: by input, the mark of what has written the address of its numbers to the records last
         self.fed: dict[str, object] = {}
         #: programs in the same memory, by the formulas that others of them follow from

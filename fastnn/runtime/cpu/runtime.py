@@ -193,8 +193,8 @@ class CpuRuntime:
     ) -> None:
         self.synchronize()
         self.store.bring_to_host()
-        self.begin(any(bound.keeps for bound, _ in segments))
         description = self.describe(segments)
+        self.begin(description.keeps)
         team = own_team(description.workers)
         if description.short:
             self._run = team, description

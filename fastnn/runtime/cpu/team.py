@@ -55,6 +55,7 @@ class Description:
         address: of the description's words.
         control: address of the control block.
         asks: whether there are calls of the host: then the run has to be started (`Team.start`).
+        keeps: whether buffers are copied after each good step.
         short: whether it need not be, as the run is over within a millisecond.
     """
 
@@ -65,6 +66,7 @@ class Description:
     ):  # fmt: skip
         self.segments, self._control = list(segments), control
         self.host, self.asks = host, any(bound.asks for bound, _ in segments)
+        self.keeps = any(bound.keeps for bound, _ in segments)
         words = [[n, 0, 1, 0] for _, n in segments]
         self.workers, self.choices = workers or 1, []
         self._most: list[int] = []
