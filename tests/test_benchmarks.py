@@ -28,6 +28,7 @@ from benchmarks import (
     growth,
     harness,
     kernels,
+    latency,
     loop_lengths,
     matmul,
     methods,
@@ -54,6 +55,14 @@ def test_training_steps_of_an_mlp(optimizer: str) -> None:
     steps(3)
     assert all((a != trainer.model.state_dict()[n]).any() for n, a in before.items())
     assert mlp.workers_of(trainer) == 1
+
+
+def test_what_a_fit_takes_beside_its_steps() -> None:
+    found = latency.tiny_fit(2, 2)
+    assert found["fit"] == pytest.approx(found["steps"] + found["over"])
+    found = latency.feed(100, 32, 2)
+    gathers = found["gather_rows"] + found["gather_ids"]
+    assert found["share"] == (gathers + found["order"]) / found["fit"]
 
 
 def test_numbers_of_workers_in_turn() -> None:
