@@ -15,7 +15,8 @@ from ..ctc.shared import NEVER, ZERO, in_place, lowered, probability
 from ..declare import helper, kernel
 from ..simd import fma, lanes, load, max_lanes, maximum, splat, store, sum_lanes, where
 from ..vector_math import INFINITY, NAN
-from .cpu_near import near, prepare_plain, sums_plain
+from .cpu_lanes import sums_in_lanes
+from .cpu_near import near, prepare_plain, sums_plain, take_off
 from .shared import (
     ALPHA,
     BETA,
@@ -159,33 +160,6 @@ def retreat(work, flat, share, pair, at, b, t, C, M, top):
         store(work, beta + M + j, e)
 
 
-@helper
-def score_of(x, target, transitions, start, end, b, n):
-    """The score of a sequence's n tags."""
-    total, before = np.float64(start[target[b, 0]]) + np.float64(end[target[b, n - 1]]), 0
-    for t in range(n):
-        tag = target[b, t]
-        total += np.float64(x[b, t, tag])
-        if t > 0:
-            total += np.float64(transitions[before, tag])
-        before = tag
-    return total
-
-
-@helper
-def take_off(target, share, pair, b, n, C):
-    """The shares of the first and of the last tag; and all shares less those of the target."""
-    for j in range(C):
-        pair[b, C, j] = share[b, 0, j]
-        pair[b, C + 1, j] = share[b, n - 1, j]
-    pair[b, C, target[b, 0]] -= 1.0
-    pair[b, C + 1, target[b, n - 1]] -= 1.0
-    for t in range(n):
-        share[b, t, target[b, t]] -= 1.0
-        if t > 0:
-            pair[b, target[b, t - 1], target[b, t]] -= 1.0
-
-
 @kernel(slow_to_compile=True, expects="scores, of which each step has a finite one")
 def crf_forward(
     x: "in rows f[B,T,C]",  # the tags' scores
@@ -209,11 +183,18 @@ def crf_forward(
     """
     T, C, M, P, S = x.shape[1], x.shape[2], share.shape[2], pair.shape[1], work.shape[1]
     at, flat = lo * S, work.reshape(work.size)
-    fixed = prepare(transitions, start, end, work, at, C, M) if hi > lo else 0.0
-    plain = near(transitions, start, end)
+    plain, fixed = near(transitions, start, end), np.float64(0.0)
+    ready, group, done = False, lo, lo
     if plain and hi > lo:
         prepare_plain(transitions, start, end, work, at, C, M)
     for b in range(lo, hi):
+        if plain and b == group:
+            done = b + sums_in_lanes(
+                x, target, lengths, transitions, start, end, loss, share, pair, work, at, b, hi
+            )  # fmt: skip
+            group = b + lanes(x)
+        if b < done and loss[b] == loss[b]:
+            continue
         fill_row(pair, b * P * M, P * M, 0.0)
         n = tag_count(target, lengths, b, C)
         if n <= 0:
@@ -221,13 +202,16 @@ def crf_forward(
             if n < 0:
                 fill_row(pair, b * P * M, P * M, NAN)
             continue
-        if plain:
-            log_whole, tops = sums_plain(x, share, pair, work, flat, at, b, n, C, M)
-            if log_whole == log_whole:
-                score = score_of(x, target, transitions, start, end, b, n)
-                loss[b] = log_whole + (tops - score)
+        if plain and b >= done:
+            loss[b] = sums_plain(
+                x, target, transitions, start, end, share, pair, work, flat, at, b, n
+            )  # fmt: skip
+            if loss[b] == loss[b]:
                 take_off(target, share, pair, b, n, C)
                 continue
+            fill_row(pair, b * P * M, P * M, 0.0)
+        if not ready:
+            fixed, ready = np.float64(prepare(transitions, start, end, work, at, C, M)), True
         unknown, wanted = np.float64(fixed), np.float64(0.0)
         for t in range(n):
             base, tag = (b * T + t) * C, target[b, t]

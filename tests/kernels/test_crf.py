@@ -112,6 +112,26 @@ def test_loss_and_gradients(B, T, C, scale, dtype):
         close(got, expected, dtype, factor=2)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("T", "C"), [(1, 1), (6, 2), (5, 5), (9, 16), (4, 17), (3, 33)])
+def test_sequences_side_by_side(T, C, dtype):
+    """One in each lane, of which some end early, have no steps or none that are possible, or scores
+    too far apart for plain numbers; `kernels` compares their bits with those of each by itself."""
+    x, target, lengths, weights, dloss = chains(37, T, C, scale=1.0)
+    x, dloss, *weights = (a.astype(dtype) for a in (x, dloss, *weights))
+    lengths[1:20], lengths[7], lengths[11] = T, 0, max(T - 1, 1)
+    x[3] *= 200
+    for n, length in enumerate(lengths):
+        x[n, length:], target[n, length:] = np.nan, C + 1
+    want = naive_crf.crf(x, target, lengths, *weights, dloss)
+    for got, expected in zip(kernels(x, target, lengths, weights, dloss, dtype), want, strict=True):
+        close(got, expected, dtype, factor=5)
+    target[5, 0] = C
+    loss = kernels(x, target, lengths, weights, dloss, dtype)[0]
+    assert np.isnan(loss[5])
+    assert np.isfinite(np.delete(loss, 5)).all()
+
+
 @pytest.mark.parametrize("T", range(1, 6))
 def test_the_sum_over_all_tags_and_the_best_of_them(T):
     x, target, _, weights, dloss = chains(1, T, 3, seed=T)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import fastnn.kernels.broadcast.cpu
+import fastnn.kernels.crf.cpu
 import fastnn.kernels.loss.cpu
 import fastnn.kernels.norm.cpu
 import fastnn.kernels.random.cpu
@@ -22,6 +23,7 @@ import fastnn.kernels.softmax.cpu
 import fastnn.kernels.step.cpu  # noqa: F401
 from fastnn.kernels.control_block import LENGTH
 from fastnn.kernels.cpu import target
+from fastnn.kernels.crf.shared import columns_for, room_for
 from fastnn.kernels.declare import KERNELS
 from fastnn.kernels.elementwise.rows import TABLE
 from fastnn.testing.kernels import call
@@ -34,6 +36,19 @@ AGAIN = (
     "or test_numbers_follow or test_sums or test_moving or test_maxout or test_prelu or test_quick "
     "or test_gradients_keep"
 )
+
+
+def random_field(dtype):
+    """Losses and shares of a conditional random field, in whole vectors of sequences and singly."""
+    rng, (B, T, C) = np.random.default_rng(3), (37, 7, 5)
+    M, lengths = columns_for(C), rng.integers(1, T + 1, B)
+    lengths[:16], size = T, dict(x=(B, T, C), transitions=(C, C), start=(C,), end=(C,))
+    given = {name: rng.normal(size=shape).astype(dtype) for name, shape in size.items()}
+    out = dict(loss=(B,), share=(B, T, M), pair=(B, C + 2, M), work=(B, room_for(C, T)))
+    out = {name: np.zeros(shape, dtype) for name, shape in out.items()}
+    target = rng.integers(0, C, (B, T))
+    call(KERNELS["crf_forward"], **given, **out, lengths=lengths, target=target)
+    return np.concatenate([out[k].reshape(B, -1, M)[..., :C].ravel() for k in ("share", "pair")])
 
 
 def fingerprints():
@@ -67,6 +82,7 @@ def fingerprints():
                 call(KERNELS[name], y=y, control=control, stream=1, **reals)
             result[name, x.dtype.name] = y
         result |= sums(dtype)
+        result["crf", x.dtype.name] = random_field(dtype)
     return "\n".join(f"{k}: {hashlib.sha256(v.tobytes()).hexdigest()}" for k, v in result.items())
 
 
