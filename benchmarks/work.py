@@ -269,12 +269,12 @@ def _attention_back(s: Sizes) -> Work:
 
 @formula("ctc_forward")
 def _ctc(s: Sizes) -> Work:
-    """Of a frame: the softmax of all classes, and of 2 L + 1 states `alpha` (a sum of three, a
-    product) and `beta`, and their products."""
+    """Of a frame: the softmax of all classes, in which those of labels are, and of 2 L + 1 states
+    `alpha` (a sum of three, a product) and `beta`, and their products."""
     B, T, C = s["x"]
     L = s["target"][1]
     states = B * T * (2 * L + 1)
-    return Work(operations=3 * B * T * C + 8 * states, functions={"exp": B * T * (C + L + 1)})
+    return Work(operations=3 * B * T * C + 8 * states, functions={"exp": B * T * C})
 
 
 @formula("ctc_backward")

@@ -26,10 +26,12 @@ from ..simd import (
 )
 from ..softmax.cpu import exp_sum
 from ..vector_math import INFINITY, NAN, exp, log
+from .cpu_frames import frames_at_once
 from .cpu_plain import ROWS as PLAIN_ROWS
 from .cpu_plain import P as PLAIN
-from .cpu_plain import sums_plain
+from .cpu_plain import probabilities, sums_plain
 from .shared import (
+    CLASSES,
     COLUMNS,
     NEVER,
     NO_GRADIENT,
@@ -224,10 +226,17 @@ def ctc_forward(
         if frames < 0 or L < 0:
             loss[b] = NAN
             continue
-        at, unknown = lo * T * W, norms(x, norm, b, frames)
-        if frames > 0 and unknown == unknown:
+        at, unknown, tilt = lo * T * W, 0.0, 0.0
+        if C <= CLASSES:
+            tilt, unknown = frames_at_once(
+                x, target, norm, room, work, lo, b, frames, M, L, blank
+            )  # fmt: skip
+        else:
+            unknown = norms(x, norm, b, frames)
             look_up(x, target, flat, at + PLAIN * M, PLAIN_ROWS * M, b, frames, L, blank)
-            log_p = sums_plain(target, norm, share, room, work, lo, b, frames, M, L)
+            tilt = probabilities(norm, room, flat, at, b, frames, M, L)
+        if frames > 0 and unknown == unknown:
+            log_p = sums_plain(target, tilt, share, room, work, lo, b, frames, M, L)
             if log_p == log_p:
                 loss[b] = 0.0 - log_p / max(L if mean != 0 else 1, 1)
                 continue

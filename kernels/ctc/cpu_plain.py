@@ -164,12 +164,12 @@ def begin_plain(work, marks, target, states, b, M, L, ends, tilt):
 
 
 @helper
-def sums_plain(target, norm, share, room, work, lo, b, frames, M, L):
-    """The shares of labels and blanks in the frames of a sequence (`room` has their logits), and
-    the logarithm of the whole probability; NaN where they can't be had in plain numbers."""
+def sums_plain(target, k, share, room, work, lo, b, frames, M, L):
+    """The shares of labels and blanks in the frames of a sequence (`room` has their probabilities,
+    k is the exponent of the tilt), and the logarithm of the whole probability; NaN where they can't
+    be had in plain numbers."""
     flat, marks = room.reshape(room.size), work.reshape(work.size)
     at, states = lo * room.shape[1] * room.shape[2], lo * work.shape[1]
-    k = probabilities(norm, room, flat, at, b, frames, M, L)
     one = splat(room, 1.0)
     tilt = ldexp(one, splat(room, k))
     steps = max_lanes(tilt)

@@ -36,6 +36,8 @@ NEVER = -1e29
 NO_GRADIENT = -1.0
 #: columns of an array are a multiple of it, whatever the width of vectors is
 COLUMNS = 16
+#: up to so many classes the CPU's kernel takes the softmax of many frames at once
+CLASSES = 128
 #: arrays of the columns that CUDA's kernel works in for each frame: `alpha` and `beta`
 ROOM_ON_CUDA = 8
 
@@ -47,7 +49,7 @@ def columns_for(labels: int) -> int:
 
 def room_for(columns: int) -> tuple[int, int]:
     """Words for each frame and for each sequence that the CPU's kernel works in."""
-    return 6 * columns, 5 * columns + COLUMNS
+    return 6 * columns, 5 * columns + COLUMNS + (CLASSES + columns + 3) * COLUMNS
 
 
 @helper

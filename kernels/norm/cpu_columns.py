@@ -92,6 +92,29 @@ def vector_total(term, x, y, a, b, j, n):
 
 
 @helper
+def add_strip(total, j, part, wide):
+    """total += a strip, from column j on."""
+    strip_store(total, j, strip_add(strip_load(total, j, wide), part), wide)
+
+
+@helper
+def add_four_strips(term, x, y, a, b, total, first, last, j):
+    """`total` of four neighbouring strips plus the sums of `term` from one row to another: so long
+    a run of each row that the CPU sees what will be read next."""
+    at, wide = side_by_side(x), strip_lanes(x)
+    p = q = r = s = strip_splat(x, 0.0)
+    for row in range(first, last):
+        p = strip_add(p, term(x, y, a, b, row, j, at))
+        q = strip_add(q, term(x, y, a, b, row, j + wide, at))
+        r = strip_add(r, term(x, y, a, b, row, j + 2 * wide, at))
+        s = strip_add(s, term(x, y, a, b, row, j + 3 * wide, at))
+    add_strip(total, j, p, wide)
+    add_strip(total, j + wide, q, wide)
+    add_strip(total, j + 2 * wide, r, wide)
+    add_strip(total, j + 3 * wide, s, wide)
+
+
+@helper
 def column_totals(term, x, y, a, b, total, lo, hi):
     """total = sums of `term(x, y, a, b, row, j, at)` over all rows, of columns `lo` to `hi`.
 
@@ -99,13 +122,15 @@ def column_totals(term, x, y, a, b, total, lo, hi):
     they lie 4 KiB apart, all of a column would share a few places of the caches.
     """
     count, wide = x.shape[0], strip_lanes(x)
-    end = hi - (hi - lo) % wide
+    end, fours = hi - (hi - lo) % wide, hi - (hi - lo) % (4 * wide)
     fill_row(total, lo, end - lo, 0.0)
     for first in range(0, count, ROWS):
         last = min(first + ROWS, count)
-        for j in range(lo, end, wide):
+        for j in range(lo, fours, 4 * wide):
+            add_four_strips(term, x, y, a, b, total, first, last, j)
+        for j in range(fours, end, wide):
             part = block_sum(term, x, y, a, b, first, last, j, side_by_side(x))
-            strip_store(total, j, strip_add(strip_load(total, j, wide), part), wide)
+            add_strip(total, j, part, wide)
     for j in range(end, hi, lanes(x)):
         store_part(total, j, vector_total(term, x, y, a, b, j, hi - j), hi - j)
 

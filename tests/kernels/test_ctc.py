@@ -63,7 +63,16 @@ def sequences(B, T, C, L, seed=0, scale=2.0, blank=0):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("B", "T", "C", "L"),
-    [(1, 1, 2, 1), (3, 7, 3, 2), (2, 40, 5, 15), (2, 20, 33, 16), (2, 33, 4, 7)],
+    [
+        (1, 1, 2, 1),
+        (3, 7, 3, 2),
+        (2, 40, 5, 15),
+        (2, 20, 33, 16),
+        (2, 33, 4, 7),
+        (2, 17, 16, 1),
+        (2, 37, 128, 5),
+        (1, 20, 129, 4),
+    ],
 )
 def test_loss_and_gradient(B, T, C, L, dtype):
     x, target, lengths, counts, dloss = sequences(B, T, C, L)
