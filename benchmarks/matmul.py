@@ -23,6 +23,13 @@ from benchmarks.together import steps_of
 from fastnn.kernels.declare import KERNELS, Kernel
 from fastnn.kernels.matmul import cpu_blocked as matmul_blocked
 from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
+from fastnn.kernels.matmul.cpu_columns import (
+    BLOCK_COLUMNS,
+    columns_scratch,
+    columns_turned,
+    pays_by_columns,
+)
+from fastnn.kernels.matmul.cpu_own import own_scratch
 from fastnn.kernels.matmul.cpu_turned import blocks_pay, pays, turned_columns
 
 SQUARE = (64, 128, 256, 512, 1024, 2048)
@@ -54,7 +61,10 @@ class Product:
         self.calls: list[tuple[Kernel, dict[str, Any]]] = []
         self.kernel = getattr(choose_linear(n, c, k, 4, threads), kind)
         traits = KERNELS[self.kernel].traits
-        if pays(n, c, k, 4):
+        if pays_by_columns(n, c, k, 4) and traits.turned_columns_as:
+            turn = columns_turned(n, c, k, 4)
+            self.kernel = traits.turned_columns_as if turn else traits.blocked_columns_as
+        elif pays(n, c, k, 4):
             self.kernel = traits.turned_as or self.kernel
         elif blocks_pay(n):
             self.kernel = traits.blocked_as or self.kernel
@@ -62,16 +72,21 @@ class Product:
 
     def call(self, name: str, **operands: Any) -> None:
         if "scratch" in KERNELS[name].params:
-            columns = matmul_blocked.scratch_columns(len(self.x), 4)
-            if KERNELS[name].name.endswith("turned"):
-                columns = turned_columns(self.dy.shape[1])
-            operands["scratch"] = aligned(np.zeros((len(self.x), columns), np.float32))
+            (n, c), k = self.x.shape, self.dy.shape[1]
+            shapes = {
+                "linear_backward_input_turned": (n, turned_columns(k)),
+                "linear_backward_input_turned_columns": (c, columns_scratch(n, k)),
+                "linear_backward_input_blocked_columns": (c, BLOCK_COLUMNS),
+                "linear_backward_weight_own": (c, own_scratch(n)),
+            }
+            shape = shapes.get(name, (n, matmul_blocked.scratch_columns(n, 4)))
+            operands["scratch"] = aligned(np.zeros(shape, np.float32))
         self.calls.append((KERNELS[name], operands))
 
-    def packed(self, a: np.ndarray, transposed: bool = False) -> np.ndarray:
-        rows, columns = a.shape[::-1] if transposed else a.shape
+    def packed(self, a: np.ndarray) -> np.ndarray:
+        rows, columns = a.shape[::-1]
         result = aligned(np.zeros(packed_shape(rows, columns, 4), np.float32))
-        self.call("pack_panels_transposed" if transposed else "pack_panels", w=a, packed=result)
+        self.call("pack_panels_transposed", w=a, packed=result)
         return result
 
     def forward(self) -> None:
@@ -83,18 +98,14 @@ class Product:
     def backward_input(self) -> None:
         self.result = aligned(np.zeros_like(self.x))
         plain = self.kernel != "linear_backward_input"
-        weight = {"w": self.w} if plain else {"w_packed": self.packed(self.w, True)}
+        weight = {"w": self.w} if plain else {"w_packed": self.packed(self.w)}
         self.call(self.kernel, dy=self.dy, dx=self.result, **weight)
         self.expected = self.dy.astype(float) @ self.w.T
         self.peer = ("mm", self.dy, self.w.T)
 
     def backward_weight(self) -> None:
         self.result = aligned(np.zeros_like(self.w))
-        if self.kernel.endswith("packed"):
-            rows = {"x_packed": self.packed(self.x), "dy_packed": self.packed(self.dy)}
-        else:
-            rows = {"x": self.x, "dy": self.dy}
-        self.call(self.kernel, dw=self.result, **rows)
+        self.call(self.kernel, x=self.x, dy=self.dy, dw=self.result)
         self.expected = self.x.T.astype(float) @ self.dy
         self.peer = ("mm", self.x.T, self.dy)
 

@@ -91,12 +91,15 @@ class Traits:
     rows_apart: tuple[str, ...] = ()
     #: arrays of which row i is made of row i and of statistics of all rows
     by_statistics: tuple[str, ...] = ()
-    #: the kernel that computes the same from packed `factors` (its arrays "<factor>_packed")
-    packed_as: str = ""
+    #: the kernel that computes the same of many rows, from copies of `factors` that it makes
+    copied_as: str = ""
     #: the kernel that computes the same from the matrix that is packed for it ("w")
     turned_as: str = ""
     #: the same, packing that matrix block by block
     blocked_as: str = ""
+    #: as these two, split by columns of the result: rows of that matrix
+    turned_columns_as: str = ""
+    blocked_columns_as: str = ""
     #: the kernel that computes the same and leaves out elements of the left factor that are 0, or
     #: of the right one, `dy`
     sparse_as: str = ""

@@ -19,7 +19,8 @@ import numpy as np
 from fastnn.graph.memo import Memo
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel, kernel_of
-from fastnn.kernels.matmul.cpu import choose_linear, packed_shape
+from fastnn.kernels.matmul.cpu import choose_linear
+from fastnn.kernels.matmul.cpu_own import own_scratch
 from fastnn.kernels.matmul.cpu_unit import gradient_scratch, pays, unit_shape
 from fastnn.plan.call import Call
 from fastnn.plan.endings import with_endings
@@ -100,7 +101,7 @@ def _product(lowered: Lowering, call: Call) -> list[Call]:
 
 
 def _packed(lowered: Lowering, given: list[Call]) -> list[Call]:
-    """The calls with the operands of large weight gradients packed, each once, and zeros left out
+    """The calls with large weight gradients by kernels that copy their factors, and zeros left out
     where there may be many."""
     calls: list[Call] = []
     copies = Memo()
@@ -114,8 +115,8 @@ def _packed(lowered: Lowering, given: list[Call]) -> list[Call]:
         turn = partial(_transposed, lowered, call, calls, copies)
         if (other := sparse(lowered, call, zeros, turn)) is not None:
             call = other
-        elif kernel_of(call.kernel).traits.packed_as:
-            call = _packed_gradient(lowered, call, calls, copies, itemsize)
+        elif kernel_of(call.kernel).traits.copied_as:
+            call = _large_gradient(lowered, call, calls, copies, itemsize)
         calls.append(call)
         if copies:  # what is written anew has to be packed anew
             written = _written(call)
@@ -123,28 +124,19 @@ def _packed(lowered: Lowering, given: list[Call]) -> list[Call]:
     return calls
 
 
-def _packed_gradient(
+def _large_gradient(
     lowered: Lowering, call: Call, calls: list[Call], copies: Memo, itemsize: int
 ) -> Call:
-    traits = kernel_of(call.kernel).traits
-    operands = {name: call.operands[name] for name in traits.factors}
     c, k, rows = sizes_of(call)
     if lowered.parts and pays(c, rows, k, lowered.parts):
         return _on_unit(lowered, call, calls, copies, (c, k, rows))
     if choose_linear(rows, c, k, itemsize).backward_weight == call.kernel:
         return call
-    packed = {}
-    for name, value in operands.items():
-        key = (value.root, value.shift, value.shape, *value.strides.items())
-        if key not in copies:
-            copies[key] = lowered.value(
-                packed_shape(rows, value.shape[-1], itemsize), name=f"packed {value.name}"
-            )
-            whole = {"w": value, "packed": copies[key]}
-            calls.append(replace(call, kernel="pack_panels", operands=whole))
-        packed[f"{name}_packed"] = copies[key]
-    rest = {name: v for name, v in call.operands.items() if name not in operands}
-    return replace(call, kernel=traits.packed_as, operands={**packed, **rest})
+    key = ("own", c, own_scratch(rows))
+    if key not in lowered.memo:
+        lowered.memo[key] = lowered.value((c, own_scratch(rows)), name="scratch")
+    operands = {**call.operands, "scratch": lowered.memo[key]}
+    return replace(call, kernel=kernel_of(call.kernel).traits.copied_as, operands=operands)
 
 
 def _transposed(

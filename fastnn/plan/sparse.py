@@ -78,7 +78,7 @@ def sparse(
             kernel = traits.sparse_as
             if "dw" in operands:
                 choice = choose_linear(rows, inputs, columns, itemsize).backward_weight
-                if choice == traits.packed_as:
+                if choice == traits.copied_as:
                     kernel = traits.transposed_sparse_as
                     turned = transposed(operands["x"], rows, inputs)
                     operands = {"x": turned, "w": operands["dy"], "bias": None,

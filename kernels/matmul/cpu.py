@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 from ..cpu import target
 from ..cpu.tile import panel_width, tile_lanes, tile_width, transpose_block
-from ..declare import helper, kernel
+from ..declare import kernel
 from ..places import Matrix, Place, Rows
-from ..simd import fill_like, fma, is32, lanes, load, load_first, splat, store, sum_lanes
-from .cpu_panels import BLOCK_BYTES, DEPTH_BYTES, panel, product
+from ..simd import fill_like, fma, lanes, load, load_first, splat, store, sum_lanes
+from .cpu_panels import product
 from .cpu_row import one_row, outer
 
 #: rows from which on the factors of a small weight's gradient are packed, and weights of how many
@@ -55,9 +55,8 @@ class LinearChoice(NamedTuple):
 def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -> LinearChoice:
     """The fastest kernels for `n` rows, `c` inputs, `k` outputs, packing included in the count.
 
-    ``linear_backward_input`` needs w by `pack_panels_transposed`,
-    ``linear_backward_weight_packed`` needs x and dy by `pack_panels`; those called ``blocked`` are
-    in `matmul_blocked`.
+    ``linear_backward_input`` needs w by `pack_panels_transposed`; those called ``blocked`` are in
+    `cpu_blocked`, ``linear_backward_weight_own`` in `cpu_own`.
     """
     size = c * k * itemsize
     forward, backward_input = "linear_forward", "linear_backward_input"
@@ -87,7 +86,7 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
     pays = min(c, k) >= 64 and c * k >= 1 << 14
     many = n >= MANY or (n >= MANY // 2 and c * k >= SMALL)
     if (n >= 16 and size >= 1 << 20) or (small and many and pays):
-        backward_weight = "linear_backward_weight_packed"
+        backward_weight = "linear_backward_weight_own"
     return LinearChoice(forward, backward_input, backward_weight)
 
 
@@ -132,6 +131,8 @@ def linear_forward_columns(
     rounds=("dy",),
     turned_as="linear_backward_input_turned",
     blocked_as="linear_backward_input_blocked",
+    turned_columns_as="linear_backward_input_turned_columns",
+    blocked_columns_as="linear_backward_input_blocked_columns",
     sparse_as="linear_backward_input_sparse",
 )
 def linear_backward_input(
@@ -189,7 +190,7 @@ def linear_backward_input_unpacked(
     grain=8,
     sums_rows=True,
     factors=("x", "dy"),
-    packed_as="linear_backward_weight_packed",
+    copied_as="linear_backward_weight_own",
     sparse_as="linear_backward_weight_sparse",
     turned_sparse_as="linear_backward_weight_turned_sparse",
     transposed_sparse_as="linear_forward_blocked_sparse",
@@ -210,59 +211,6 @@ def linear_backward_weight(
         return
     product(Matrix(x, lo, 1, c), Rows(dy, 0, k), tile_width(dy), Rows(dw, lo * k, k),
             Place(dy[0], -1), x.shape[0], hi - lo, k)  # fmt: skip
-
-
-@helper
-def deep_gradient(x_packed, dy_packed, dw, lo, hi):
-    """dw by tiles of two vectors, all rows by a block of dy, then the next block (on a Zen 3 2048 x
-    512 x 512 takes 0.94 of the time that 512 steps at a time take)."""
-    k, width, length, z = dw.shape[1], tile_width(dw), x_packed.shape[1], dy_packed.shape[1]
-    n, deep, some = length // width, 2 * DEPTH_BYTES // (4 if is32(dw) else 8), 32 * width
-    for left in range(0, k, some):
-        for t in range(0, n, deep):
-            part, i = min(deep, n - t), lo
-            while i < hi:
-                p = i // width
-                rows = min(hi, (p + 1) * width) - i
-                x = Matrix(x_packed, p * length + i - p * width + t * width, 1, width)
-                for j in range(left, min(k, left + some), width):
-                    dy = Rows(dy_packed, j // width * z + t * width, width)
-                    panel(x, dy, Rows(dw, i * k + j, k), Place(dw[0], -1), part, rows,
-                          min(width, k - j), t == 0, -1)  # fmt: skip
-                i += rows
-
-
-@kernel(
-    grain=8,
-    factors=("x_packed", "dy_packed"),
-    product=("C", "K"),
-    family="linear_backward",
-    slow_to_compile=True,
-)
-def linear_backward_weight_packed(
-    x_packed: "in whole f[P,X]",  # x by `pack_panels`
-    dy_packed: "in whole f[Q,Z]",  # dy by `pack_panels`
-    dw: "out rows f[C,K]",
-    lo: "begin",
-    hi: "end",
-):
-    """dw = x.T @ dy for large matrices"""
-    k, width, length, z = dw.shape[1], tile_width(dw), x_packed.shape[1], dy_packed.shape[1]
-    n = length // width
-    if width == 2 * tile_lanes(dw):
-        deep_gradient(x_packed, dy_packed, dw, lo, hi)
-        return
-    # columns of dy that stay in L2 over all their depth while the panels of x pass
-    some = max(1, BLOCK_BYTES // (z * (4 if is32(dw) else 8))) * width
-    for j in range(0, k, some):
-        i = lo
-        while i < hi:
-            p = i // width
-            rows = min(hi, (p + 1) * width) - i
-            product(Matrix(x_packed, p * length + i - p * width, 1, width),
-                    Rows(dy_packed, j // width * z, width), z, Rows(dw, i * k + j, k),
-                    Place(dw[0], -1), n, rows, min(some, k - j))  # fmt: skip
-            i += rows
 
 
 @kernel(family="linear", packs=True, rounds=("w",), slow_to_compile=True)

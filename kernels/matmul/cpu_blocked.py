@@ -87,39 +87,48 @@ def pack_turned(w, at, step, depth, columns, width, packed, to):
 @helper
 def blocked_product(x, w, transposed, bias, y, scratch, lo, hi, depth, columns):
     """y = x @ w (+ bias), or x @ w.T where `transposed`, for the rows lo to hi."""
-    width, n, rows = tile_width(w), tile_lanes(w), hi - lo
-    itemsize, small = 4 if is32(w) else 8, width == 2 * tile_lanes(w)
-    size = (SMALL_TILE_BYTES if small else BLOCK_BYTES) // itemsize
-    size = min(size, rows * scratch.shape[1])
+    s = scratch.shape[1]
+    by_blocks(Rows(x, lo * depth, depth), Rows(w, 0, w.shape[1]), transposed, bias,
+              Rows(y, lo * columns, columns), Place(scratch, lo * s), (hi - lo) * s, hi - lo,
+              depth, columns)  # fmt: skip
+
+
+@helper
+def by_blocks(x, w, transposed, bias, y, room, size, rows, depth, columns):
+    """y = x @ w (+ bias), or x @ w.T where `transposed`: so many rows and columns of y, with
+    `size` numbers of working memory in `room`."""
+    b, width, n = w.array, tile_width(w.array), tile_lanes(w.array)
+    itemsize, small = 4 if is32(b) else 8, width == 2 * n
+    size = min((SMALL_TILE_BYTES if small else BLOCK_BYTES) // itemsize, size)
     limit = SMALL_TILE_DEPTH_BYTES // itemsize if small else BLOCK_DEPTH
     blocks = (depth + limit - 1) // limit
     deep = (depth + blocks - 1) // blocks
     deep = min(deep, max(1, size // width))
     panels = max(1, size // (deep * width))
-    base, step = lo * scratch.shape[1], w.shape[1]
+    step = w.stride
     for left in range(0, columns, panels * width):
         wide = min(panels * width, columns - left)
-        inner = wide - last_columns(w, wide)
+        inner = wide - last_columns(b, wide)
         for t in range(0, depth, deep):
             part, last = min(deep, depth - t), t + deep >= depth
             # the last columns, where they have tiles of their own, are a panel of their own
-            first, end, across, height = 0, inner, width, tile_height(w)
+            first, end, across, height = 0, inner, width, tile_height(b)
             while first < wide:
                 if first == inner:
                     end, height = wide, rows
                     across = 3 * n
-                at = base + first * part
+                at = room.at + first * part
                 if transposed:
-                    pack_turned(w, (left + first) * step + t, step, part, end - first, across,
-                                scratch, at)  # fmt: skip
+                    pack_turned(b, w.at + (left + first) * step + t, step, part, end - first,
+                                across, room.array, at)  # fmt: skip
                 else:
-                    pack_rows(w, t * step + left + first, step, part, end - first, across, scratch,
-                              at)  # fmt: skip
+                    pack_rows(b, w.at + t * step + left + first, step, part, end - first, across,
+                              room.array, at)  # fmt: skip
                 for i in range(0, rows, height):
-                    a, c = (lo + i) * depth + t, (lo + i) * columns + left
                     for j in range(first, end, across):
-                        panel(Matrix(x, a, depth, 1), Rows(scratch, base + j * part, across),
-                              Rows(y, c + j, columns),
+                        panel(Matrix(x.array, x.at + i * x.stride + t, x.stride, 1),
+                              Rows(room.array, room.at + j * part, across),
+                              Rows(y.array, y.at + i * y.stride + left + j, y.stride),
                               Place(bias, left + j if last and bias.size > 0 else -1), part,
                               min(height, rows - i), min(across, end - j), t == 0, -1)  # fmt: skip
                 first = end

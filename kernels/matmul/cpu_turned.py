@@ -85,12 +85,21 @@ def pays(rows: int, c: int, k: int, itemsize: int) -> bool:
 
 def _wide_turned(rows: int, c: int, k: int, itemsize: int) -> bool:
     """Whether turning is quicker than packing by blocks, with tiles of 8 rows by 1 to 3 vectors."""
-    n = target.host().lanes(itemsize)
     pack = PACK_FAR if c * k * itemsize > FAR else PACK_WIDE
-    turned = -(-rows // n) * -(-c // 8) * 8 * k + TURN_WIDE * rows * (c + k) // n
+    return turned_cycles(rows, c, k, itemsize) < blocked_cycles(rows, c, k, itemsize, pack)
+
+
+def turned_cycles(rows: int, c: int, k: int, itemsize: int) -> int:
+    """The cycles that a product takes that turns its rows, with vectors of 512 bits."""
+    n = target.host().lanes(itemsize)
+    return -(-rows // n) * -(-c // 8) * 8 * k + TURN_WIDE * rows * (c + k) // n
+
+
+def blocked_cycles(rows: int, c: int, k: int, itemsize: int, pack: int = PACK_WIDE) -> int:
+    """The cycles of one that packs its weight by blocks, `pack` for each vector."""
+    n = target.host().lanes(itemsize)
     whole, rest = divmod(rows, 8)
-    blocked = -(-c // n) * k * (8 * whole + (8 if rest > 4 else 4 if rest else 0) + pack)
-    return turned < blocked
+    return -(-c // n) * k * (8 * whole + (8 if rest > 4 else 4 if rest else 0) + pack)
 
 
 def blocks_pay(rows: int) -> bool:

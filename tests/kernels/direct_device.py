@@ -9,6 +9,8 @@ import numpy as np
 from fastnn.kernels.convolution.shared import tile_room
 from fastnn.kernels.matmul.cpu import packed_shape
 from fastnn.kernels.matmul.cpu_blocked import scratch_columns
+from fastnn.kernels.matmul.cpu_columns import BLOCK_COLUMNS, columns_scratch
+from fastnn.kernels.matmul.cpu_own import own_scratch
 from fastnn.kernels.matmul.cpu_sparse import columns_needed, room_needed, words_needed
 from fastnn.kernels.matmul.cpu_sparse_gradients import turned_room, turned_words
 from fastnn.kernels.matmul.cpu_turned import turned_columns
@@ -42,6 +44,10 @@ DIRECT_CPU |= {
         dy=_INPUT["dy"], w_packed=numbers(*packed_shape(K, C, 4)), dx=_INPUT["dx"]
     ),
     "linear_backward_input_turned": {**_INPUT, "scratch": numbers(N, turned_columns(K))},
+    "linear_backward_input_turned_columns": {
+        **_INPUT, "scratch": numbers(C, columns_scratch(N, K))
+    },
+    "linear_backward_input_blocked_columns": {**_INPUT, "scratch": numbers(C, BLOCK_COLUMNS)},
     "linear_forward_unit": {
         **_FORWARD, **_UNIT, "scratch": np.zeros((N, product_scratch(C, 2)), np.float32)
     },
@@ -79,9 +85,8 @@ DIRECT_CPU |= {
         words=np.zeros((_N, words_needed(_C)), np.int64),
         scratch=np.zeros((_N, scratch_columns(_N, 4)), np.float32),
     ),
-    "linear_backward_weight_packed": dict(
-        x_packed=numbers(*packed_shape(_N, _C, 4)), dy_packed=numbers(*packed_shape(_N, _K, 4)),
-        dw=numbers(_C, _K),
+    "linear_backward_weight_own": dict(
+        x=_ZEROS, dy=numbers(_N, _K), dw=numbers(_C, _K), scratch=numbers(_C, own_scratch(_N)),
     ),
     "linear_backward_weight_sparse": dict(
         x=_ZEROS, dy=numbers(_N, _K), dw=numbers(_C, _K),

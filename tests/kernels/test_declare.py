@@ -163,7 +163,7 @@ def test_every_trait_is_asked_for() -> None:
     ("check_finite", "checks"), ("check_size", "checks"), ("check_range", "checks"),
     ("accumulate", "bookkeeping"), ("accumulate_rows", "totals_rows"), ("latch", "bookkeeping"),
     ("add_forward", "adds"), ("bce_forward", "expects"), ("swap_leading_ids", "swaps_leading"),
-    ("linear_backward_weight", "packed_as"), ("affine", "elementwise"), ("sum_rows", "sums_rows"),
+    ("linear_backward_weight", "copied_as"), ("affine", "elementwise"), ("sum_rows", "sums_rows"),
     ("embedding_backward", "sums_rows"), ("linear_forward", "slow_to_compile"),
 ])  # fmt: skip
 def test_traits_of_some(name: str, trait: str) -> None:

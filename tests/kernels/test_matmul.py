@@ -19,6 +19,8 @@ from fastnn.kernels.cpu import target, tile
 from fastnn.kernels.declare import KERNELS
 from fastnn.kernels.matmul import cpu as matmul
 from fastnn.kernels.matmul import cpu_blocked as matmul_blocked
+from fastnn.kernels.matmul import cpu_columns as matmul_columns
+from fastnn.kernels.matmul import cpu_own as matmul_own
 from fastnn.kernels.matmul import cpu_turned as matmul_turned
 from fastnn.runtime.cpu import codegen
 from fastnn.testing.kernels import call
@@ -55,7 +57,7 @@ def run(
     """The kernel's output, computed in the ranges that `cuts` divide the items into."""
     dtype = next(iter(inputs.values())).dtype.name
     result, whole = poisoned(shape, dtype)
-    items = shape[-1] if kernel is matmul.linear_forward_columns else shape[0]
+    items = shape[-1] if kernel.arrays[out].axis == "cols" else shape[0]
     edges = [0, *sorted({c for c in cuts if 0 < c < items}), items]
     for lo, hi in itertools.pairwise(edges):
         call(kernel, lo, hi, **inputs, **{out: result})
@@ -100,12 +102,16 @@ def products(n: int, c: int, k: int, dtype: str, cuts: tuple[int, ...] = ()) -> 
                              scratch=scratch(n, dtype), **back),
         "input_turned": run(matmul_turned.linear_backward_input_turned, cuts, w=w,
                             scratch=scratch(n, dtype, matmul_turned.turned_columns(k)), **back),
+        "input_turned_columns": run(
+            matmul_columns.linear_backward_input_turned_columns, cuts, w=w,
+            scratch=scratch(c, dtype, matmul_columns.columns_scratch(n, k)), **back),
+        "input_blocked_columns": run(
+            matmul_columns.linear_backward_input_blocked_columns, cuts, w=w,
+            scratch=scratch(c, dtype, matmul_columns.BLOCK_COLUMNS), **back),
         "input_unpacked": run(matmul.linear_backward_input_unpacked, cuts, w=w, **back),
         "weight": run(matmul.linear_backward_weight, cuts, x=x, dy=dy, **weight),
-        "weight_packed": run(
-            matmul.linear_backward_weight_packed, cuts,
-            x_packed=packed(x), dy_packed=packed(dy), **weight,
-        ),
+        "weight_own": run(matmul_own.linear_backward_weight_own, cuts, x=x, dy=dy,
+                          scratch=scratch(c, dtype, matmul_own.own_scratch(n)), **weight),
     }  # fmt: skip
     operands = {"forward": (x, w, bias), "input": (dy, w.T, None), "weight": (x.T, dy, None)}
     return {name: (result, *operands[name.split("_")[0]]) for name, result in results.items()}
@@ -174,11 +180,28 @@ def test_python_twin_gives_the_same_bits(dtype: str, monkeypatch: pytest.MonkeyP
             "dx",
             (n, c),
         ),
+        *(
+            (kernel, {"dy": dy, "w": w, "scratch": scratch(c, dtype, columns)}, "dx", (n, c))
+            for kernel, columns in (
+                (
+                    matmul_columns.linear_backward_input_turned_columns,
+                    matmul_columns.columns_scratch(n, k),
+                ),
+                (matmul_columns.linear_backward_input_blocked_columns, 64),
+            )
+        ),
+        (
+            matmul_own.linear_backward_weight_own,
+            {"x": x, "dy": dy, "scratch": scratch(c, dtype, matmul_own.own_scratch(n))},
+            "dw",
+            (c, k),
+        ),
         (matmul.pack_panels_transposed, {"w": w}, "packed", packed(w, True).shape),
     ):
         compiled = run(kernel, out=out, shape=shape, **operands)
         plain = np.full(shape, np.nan, dtype)
-        kernel(**operands, **{out: plain}, lo=0, hi=shape[0])
+        items = shape[-1] if kernel.arrays[out].axis == "cols" else shape[0]
+        kernel(**operands, **{out: plain}, lo=0, hi=items)
         exact = dtype == "float32" or kernel is matmul.pack_panels_transposed
         # in float64 the twin rounds a product to 80 bits before it adds
         assert np.allclose(compiled, plain, rtol=0 if exact else 1e-14, atol=0 if exact else 1e-14)

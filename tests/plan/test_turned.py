@@ -15,14 +15,17 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.cpu import target, tile
 from fastnn.kernels.matmul.cpu import packed_shape
+from fastnn.kernels.matmul.cpu_columns import pays_by_columns
 from fastnn.kernels.matmul.cpu_turned import pays
 from fastnn.ops.declare import apply_effect
 from fastnn.plan import products, turned
 from fastnn.plan.lower import Lowering
+from tests.plan.models import training_program
 
-PACK, PRODUCT, TURNED, BLOCKED = (
+PACK, PRODUCT, TURNED, BLOCKED, TURNED_COLUMNS, BLOCKED_COLUMNS = (
     "pack_panels_transposed", "linear_backward_input", "linear_backward_input_turned",
-    "linear_backward_input_blocked",
+    "linear_backward_input_blocked", "linear_backward_input_turned_columns",
+    "linear_backward_input_blocked_columns",
 )  # fmt: skip
 C, K = 20, 9
 
@@ -48,21 +51,23 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield from on(monkeypatch, 512, 32)
 
 
-def product(graph: Graph, packed: Value, rows: int) -> None:
-    dy, dx = graph.value((rows, K)), graph.value((rows, C))
+def product(graph: Graph, packed: Value, rows: int, c: int = C, k: int = K) -> None:
+    dy, dx = graph.value((rows, k)), graph.value((rows, c))
     apply_effect(graph, PRODUCT, dy=dy, w_packed=packed, dx=dx)
 
 
-def kernels(rows: int, products_made: int = 1, write: str = "") -> list[str]:
+def kernels(
+    rows: int, products_made: int = 1, write: str = "", c: int = C, k: int = K
+) -> list[str]:
     """Of products with one packed matrix; `write`: which of the two is written to in between."""
     graph = Graph(batch=rows, dtype="float32")
-    w, packed = graph.value((C, K)), graph.value(packed_shape(K, C, 4))
+    w, packed = graph.value((c, k)), graph.value(packed_shape(k, c, 4))
     apply_effect(graph, PACK, w=w, packed=packed)
     if write:
         place = {"w": w, "packed": packed}[write]
         apply_effect(graph, "fill", memory=place, word=0)
     for _ in range(products_made):
-        product(graph, packed, rows)
+        product(graph, packed, rows, c, k)
     return [call.kernel for call in products.chosen(Lowering(graph, device="cpu"))]
 
 
@@ -134,6 +139,52 @@ def test_by_wider_vectors_rows_that_fill_tiles_are_turned() -> None:
     assert pays(8, 1024, 1024, 4)  # it would come from L3 to be packed
 
 
+@pytest.mark.usefixtures("wide")
+def test_by_wider_vectors_few_rows_of_a_large_weight_are_split_by_columns() -> None:
+    """Half of 16 rows do not fill a vector, half of 24 fill two as the 24 do; 32 lose nothing."""
+    assert kernels(16, c=512, k=512) == [TURNED_COLUMNS]
+    assert kernels(48, c=512, k=512) == [TURNED_COLUMNS]
+    for rows in (5, 8, 20, 24):
+        assert kernels(rows, c=512, k=512) == [BLOCKED_COLUMNS], rows
+    assert kernels(32, c=512, k=512) == [TURNED]
+    assert kernels(64, c=512, k=512) == [BLOCKED]
+    assert kernels(4, c=512, k=512) == [PACK, PRODUCT]  # lowering has another kernel for so few
+    assert kernels(16, 2, c=512, k=512) == [PACK, PRODUCT, PRODUCT]
+    assert kernels(16, write="w", c=512, k=512) == [PACK, "fill", PRODUCT]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_few_rows_of_a_large_weight_are_split_by_columns() -> None:
+    for rows in (8, 20):
+        assert kernels(rows, c=512, k=512) == [TURNED_COLUMNS], rows
+    assert kernels(5, c=512, k=512) == [BLOCKED_COLUMNS]
+    assert kernels(64, c=512, k=512) == [TURNED]
+
+
+@pytest.mark.parametrize("bits", ["wide", "narrow"])
+def test_columns_are_to_save_more_than_their_barriers(
+    bits: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(bits)
+    assert pays_by_columns(8, 256, 256, 4)
+    assert pays_by_columns(8, 256, 256, 8)
+    for rows, c, k in ((8, 64, 64), (16, 64, 64), (8, 128, 10), (16, 128, 32)):
+        assert not pays_by_columns(rows, c, k, 4), (rows, c, k)
+
+
+def test_a_share_of_columns_is_updated_right_after_its_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The gradient to the input is split by rows of the weight, as its own and the update are."""
+    monkeypatch.setattr(turned, "pays_by_columns", lambda *_: True)
+    monkeypatch.setattr(turned, "columns_turned", lambda *_: True)
+    net = nn.Sequential(nn.Linear(8, 48), nn.ReLU(), nn.Linear(48, 40))
+    program = training_program(net, (8,), 16, optim.Adam())[1]
+    groups = [[c.kernel for c in g.calls] for p in program.phases for g in p.groups]
+    (group,) = (g for g in groups if TURNED_COLUMNS in g)
+    assert group == [TURNED_COLUMNS, "linear_backward_weight", "adam_update"]
+
+
 class Tied(nn.Module):
     """Products with a transposed matrix on the way there (its embedding's) and back."""
 
@@ -155,13 +206,22 @@ def trained(workers: int, precision: str = "highest") -> dict[str, Any]:
 
 @pytest.mark.parametrize("precision", ["highest", "medium"])
 def test_trainings_keep_their_bits(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(turned, "pays", lambda rows, *_: asked.append(rows) or True)
-    several = [trained(workers, precision) for workers in (1, 3)]
+    asked: list[int] = []
+
+    def choose(by_columns: bool, pays: bool, blocks_pay: bool) -> None:
+        monkeypatch.setattr(turned, "pays_by_columns", lambda *_: by_columns)
+        monkeypatch.setattr(turned, "columns_turned", lambda *_: pays)
+        monkeypatch.setattr(turned, "pays", lambda rows, *_: asked.append(rows) or pays)
+        monkeypatch.setattr(turned, "blocks_pay", lambda rows: blocks_pay)
+
+    several = []
+    for ways in ((False, True, False), (False, False, True), (True, True, False),
+                 (True, False, True)):  # fmt: skip
+        choose(*ways)
+        several += [
+            trained(workers, precision) for workers in ((1, 2, 3, 8) if ways[0] else (1, 3))
+        ]
     assert set(asked) == {26, 18}
-    monkeypatch.setattr(turned, "pays", lambda *_: False)
-    monkeypatch.setattr(turned, "blocks_pay", lambda rows: True)
-    several += [trained(workers, precision) for workers in (1, 3)]
-    monkeypatch.setattr(turned, "blocks_pay", lambda rows: False)
+    choose(False, False, False)
     for name, array in trained(1, precision).items():
         assert all(np.array_equal(array, other[name]) for other in several), name
