@@ -13,8 +13,10 @@ import pytest
 import fastnn.optim  # noqa: F401  (enters the optimisers' kernels)
 from fastnn.kernels import topics
 from fastnn.kernels.declare import CUDA_KERNELS, CudaKernel
-from fastnn.runtime import _cuda, cache
-from fastnn.runtime.cuda import compiler
+from fastnn.runtime import _cuda
+from fastnn.runtime.cuda import compiler, report
+from tests.kernels import compiled
+from tests.kernels.compiled import in_float64
 
 pytestmark = [
     pytest.mark.skipif(not _cuda.installed(), reason="the CUDA packages are not installed"),
@@ -74,10 +76,6 @@ FLOAT64_INSIDE = {
 }
 
 
-#: whose kernels are loops over a formula that the CPU's have, too
-FORMULAS = ("fastnn.kernels.elementwise", "fastnn.kernels.update")
-
-
 #: folders of kernels, those that optimisers make in "update"; a test takes the reports of each
 TOPICS = sorted({name.split(".")[2] for name in topics.modules("cuda")})
 
@@ -98,8 +96,6 @@ print(*CUDA_KERNELS)
 @pytest.fixture(scope="module")
 def known() -> set[str]:
     """The names of fastnn's kernels, without what other tests of this process have made."""
-    from fastnn.runtime.cuda import report
-
     report.declare_all()
     done = subprocess.run([sys.executable, "-c", KNOWN], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
@@ -107,21 +103,15 @@ def known() -> set[str]:
 
 @pytest.fixture(scope="module")
 def all_reports(request: pytest.FixtureRequest, known: set[str]) -> list:
-    """Of the kernels of all topics that this run's tests ask for, made together, in float32; in
-    float64 of those that are more than a formula. The formulas of activations and updates are
-    compiled in float64 for the CPU, from the same source."""
-    from fastnn.runtime.cuda import report
-
-    def more_than_a_formula(kernel: CudaKernel) -> bool:
-        return not kernel.function.__module__.startswith(FORMULAS)
-
+    """Of the kernels of all topics that this run's tests ask for, made together, in float32; of
+    some in float64, too."""
     asked = {
         item.callspec.params.get("topic")
         for item in request.session.items
         if getattr(item, "module", None) is request.module and hasattr(item, "callspec")
     }
     names = [name for name in sorted(known) if topic_of(CUDA_KERNELS[name]) in asked]
-    return report.examine_all(names, in_float64=more_than_a_formula)
+    return report.examine_all(names, in_float64=in_float64, look=compiled.examine)
 
 
 @pytest.fixture(params=TOPICS)
@@ -133,17 +123,6 @@ def topic(request: pytest.FixtureRequest) -> str:
 def reports(topic: str, all_reports: list) -> list:
     """Those of a topic."""
     return [r for r in all_reports if topic_of(CUDA_KERNELS[r.kernel]) == topic]
-
-
-def kept_ptx(kernel: CudaKernel, dtype: str, cc: tuple[int, int]) -> str:
-    """PTX of a kernel, kept in the cache beside its machine code and under the same key."""
-    path = compiler.code_path(kernel, dtype, "", cc).with_suffix(".ptx")
-    found = cache.read(path)
-    if found is None:
-        found = compiler.compile_ptx(kernel, dtype, cc=cc).encode()
-        if compiler.code_path(kernel, dtype, "", cc).with_suffix(".ptx") == path:
-            cache.write(path, found)
-    return found.decode()
 
 
 def fits(name: str, patterns) -> bool:
@@ -170,6 +149,40 @@ def test_no_kernel_is_left_out(known: set[str]) -> None:
 
 def test_nothing_spills(reports: list) -> None:
     assert [str(r) for r in reports if r.spills] == []
+
+
+def test_float64_takes_twice_the_registers_at_most(reports: list) -> None:
+    """By which it is known what may spill there."""
+    narrow: dict[str, int] = {}
+    for made in reports:
+        if made.dtype == "float32":
+            narrow[made.kernel] = max(made.registers, narrow.get(made.kernel, 0))
+    wide = [r for r in reports if r.dtype == "float64"]
+    assert [str(r) for r in wide if r.registers > 2 * narrow[r.kernel]] == []
+
+
+def test_what_may_spill_in_float64_is_compiled() -> None:
+    report.declare_all()
+
+    def chosen(**registers: int) -> list[str]:
+        return in_float64(
+            report.Report(name, "float32", cc, registers=n - (cc == (8, 0)))
+            for name, n in registers.items()
+            for cc in ((8, 0), (9, 0))
+        )
+
+    assert report.room(CUDA_KERNELS["matmul_forward"], "float64") == report.MOST
+    assert report.room(CUDA_KERNELS["cross_entropy_loss"], "float64") == 64  # 1,024 threads
+    assert chosen(matmul_forward=127, matmul_transposed_forward=128) == [
+        "matmul_transposed_forward"
+    ]
+    assert chosen(cross_entropy_loss=33, cross_entropy_forward=40, cross_entropy_backward=32) == [
+        "cross_entropy_forward", "cross_entropy_loss",
+    ]  # fmt: skip
+    # one of each file, none of formulas, and none that float64 has not
+    assert chosen(fill=8, total=9, matmul_forward=30, tanh_forward=200, to_bf16=200) == [
+        "matmul_forward", "total",
+    ]  # fmt: skip
 
 
 def test_dynamic_shared_memory_can_be_read_16_bytes_at_a_time(reports: list) -> None:
@@ -219,13 +232,11 @@ def test_spills_are_seen() -> None:
     """What the tests above read is there: a kernel with too few registers spills."""
     import dataclasses
 
-    from fastnn.runtime.cuda import compiler, report
-
     report.declare_all()
     kernel = CUDA_KERNELS["linear_forward_middle"]
     starved = dataclasses.replace(kernel, bounds=(1024, 2))
     cc = (9, 0)
-    ptx = kept_ptx(starved, "float64", cc)
+    ptx = compiled.read(starved, "float64", cc)
     made = report.read(kernel.name, "float64", cc, compiler.assemble(ptx, cc))
     assert made.spills > 0
     assert made.float64 > 0  # and what the PTX says is
@@ -236,8 +247,6 @@ def test_what_is_in_the_cache_is_not_compiled_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And a report of it says the same."""
-    from fastnn.runtime.cuda import compiler, report
-
     report.declare_all()
     monkeypatch.setenv("FASTNN_CACHE", str(tmp_path))
     monkeypatch.setattr(compiler, "_loaded", {})
@@ -281,11 +290,9 @@ def test_code_for_the_cpu_does_not_change_that_for_cuda() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_numbers_travel_with_their_turn_and_need_no_fence(dtype: str, way: str, cell: str) -> None:
     """The simulator has one memory; what orders a device's is seen in the code alone."""
-    from fastnn.runtime.cuda import report
-
     report.declare_all()
     kernel = CUDA_KERNELS[f"{cell}_persistent_{way}"]
-    ptx = kept_ptx(kernel, dtype, (8, 0))
+    ptx = compiled.read(kernel, dtype, (8, 0))
     assert not re.findall(r"membar|fence|\.acquire|\.release|\batom\.|\bred\.", ptx)
     # a number is one access, of as many whole words as it takes
     stores = set(re.findall(r"\S*st\.relaxed\S*", ptx))
@@ -302,11 +309,9 @@ def test_numbers_travel_with_their_turn_and_need_no_fence(dtype: str, way: str, 
 @pytest.mark.parametrize("name", ["rnn_cluster_forward", "gru_cluster_backward_early"])
 def test_blocks_of_a_cluster_write_into_each_others_memory_without_fences(name: str) -> None:
     """They meet before the first word is written and when all have been read, never in between."""
-    from fastnn.runtime.cuda import report
-
     report.declare_all()
     kernel = CUDA_KERNELS[name]
-    ptx = kept_ptx(kernel, "float32", (9, 0))
+    ptx = compiled.read(kernel, "float32", (9, 0))
     assert not kernel.cooperative
     assert not kernel.runs_on((8, 9))
     assert kernel.runs_on((9, 0))
@@ -347,10 +352,8 @@ def inside_a_loop(ptx: str, instruction: str) -> int:
 def test_products_use_tensor_cores_in_their_loop(
     name: str, mma: str, count: int, others: tuple[str, ...]
 ) -> None:
-    from fastnn.runtime.cuda import report
-
     report.declare_all()
-    ptx = kept_ptx(CUDA_KERNELS[name], "float32", (8, 0))
+    ptx = compiled.read(CUDA_KERNELS[name], "float32", (8, 0))
     assert ptx.count("mma.sync.aligned") == inside_a_loop(ptx, mma) == count
     for other in (*others, "cp.async.cg" if "tf32" not in name else "cp.async.ca"):
         assert inside_a_loop(ptx, other)
@@ -361,11 +364,9 @@ def test_products_use_tensor_cores_in_their_loop(
 )
 def test_the_last_block_of_a_tile_sees_all_parts(name: str) -> None:
     """A fence after the parts are written and before the block counts, and one before it reads."""
-    from fastnn.runtime.cuda import report
-
     report.declare_all()
     kernel = CUDA_KERNELS[name]
-    ptx = kept_ptx(kernel, "float32", (9, 0))
+    ptx = compiled.read(kernel, "float32", (9, 0))
     order = re.findall(r"membar\.gl|fence\.\S*gpu|atom\.\S*add|bar\.sync", ptx)
     place = next(n for n, text in enumerate(order) if text.startswith("atom"))
     kinds = ["bar" if text == "bar.sync" else "fence" for text in order]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import multiprocessing
 import os
 import re
@@ -17,6 +18,8 @@ from fastnn.runtime.cuda import compiler
 VARIANTS: dict[str, list[tuple[int, int]]] = {"float32": [(8, 0), (9, 0)], "float64": [(9, 0)]}
 #: the type of users' data in kernels that take any
 DATA = "uint8"
+#: registers of a multiprocessor, and how many a thread can have
+REGISTERS, MOST = 65_536, 255
 
 
 @dataclass(frozen=True)
@@ -85,32 +88,43 @@ def read(name: str, dtype: str, cc: tuple[int, int], code: compiler.Code) -> Rep
     )
 
 
+def room(kernel: CudaKernel, dtype: str) -> int:
+    """How many registers a thread may have: of a multiprocessor's, those of the threads that are to
+    be there at once; given out by eights."""
+    bounds = kernel.bounds_in(dtype) or 1
+    threads, blocks = bounds if isinstance(bounds, tuple) else (bounds, 1)
+    return min(MOST, REGISTERS // (threads * blocks) // 8 * 8)
+
+
 def examine_all(
     names: Iterable[str] = (),
     workers: int | None = None,
-    in_float64: Callable[[CudaKernel], bool] | None = None,
+    in_float64: Callable[[list[Report]], Iterable[str]] | None = None,
+    look: Callable[[str, str], list[Report]] = examine,
 ) -> list[Report]:
     """Reports of the variants of these kernels (of all by default), in several processes.
 
     Args:
         names: of the kernels.
         workers: number of processes; by default one for each core.
-        in_float64: which kernels are looked at in float64, too; by default all that have it.
+        in_float64: by the reports in float32, which kernels are looked at in float64, too; by
+            default all that have it.
+        look: reports of a kernel for a float type.
     """
     declare_all()
-
-    def wanted(name: str, dtype: str) -> bool:
-        kernel = CUDA_KERNELS[name]
-        if dtype == "float32":
-            return True
-        return not kernel.traits.only_float32 and (in_float64 is None or in_float64(kernel))
-
     known = list(names) or sorted(CUDA_KERNELS)
-    tasks = [(name, dtype) for name in known for dtype in VARIANTS if wanted(name, dtype)]
     workers = workers or len(os.sched_getaffinity(0))
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
         workers, context, declare_all, (tuple(external.MODULES),)
     ) as pool:
-        found = pool.map(examine, *zip(*tasks, strict=True), chunksize=4)
-        return [report for reports in found for report in reports]
+
+        def reports(of: Iterable[str], dtype: str) -> list[Report]:
+            done = pool.map(look, of, itertools.repeat(dtype), chunksize=4)
+            return [report for reports in done for report in reports]
+
+        found = reports(known, "float32")
+        wide = known if in_float64 is None else in_float64(found)
+        return found + reports(
+            [n for n in wide if not CUDA_KERNELS[n].traits.only_float32], "float64"
+        )
