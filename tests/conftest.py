@@ -57,12 +57,12 @@ APART = ("test_cuda_simulator.py",)
 def pytest_configure(config):
     """Byte code of the library, once: many tests start processes, and where the environment has
     Python write none (PYTHONDONTWRITEBYTECODE) each of them would make it anew."""
-    inner = hasattr(config, "workerinput") or "NUMBA_ENABLE_CUDASIM" in os.environ
-    if not inner:
+    inner = "PYTEST_XDIST_WORKER" in os.environ  # in a process of xdist's, or one that it started
+    if not inner and "NUMBA_ENABLE_CUDASIM" not in os.environ:
         root = Path(__file__).resolve().parents[1]
         for folder in ("fastnn", "kernels"):
             compileall.compile_dir(root / folder, quiet=2)
-    if hasattr(config, "workerinput"):
+    if inner:
         # Processes test side by side: one compiles for each of them. Two would both make the
         # helpers that the kernels share, and take the core that the other tests run on.
         from fastnn.runtime.cpu import ahead

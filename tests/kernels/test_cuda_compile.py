@@ -292,7 +292,7 @@ def test_numbers_travel_with_their_turn_and_need_no_fence(dtype: str, way: str, 
     """The simulator has one memory; what orders a device's is seen in the code alone."""
     report.declare_all()
     kernel = CUDA_KERNELS[f"{cell}_persistent_{way}"]
-    ptx = compiled.read(kernel, dtype, (8, 0))
+    ptx = compiled.read(kernel, dtype, {"float32": (8, 0), "float64": (9, 0)}[dtype])
     assert not re.findall(r"membar|fence|\.acquire|\.release|\batom\.|\bred\.", ptx)
     # a number is one access, of as many whole words as it takes
     stores = set(re.findall(r"\S*st\.relaxed\S*", ptx))

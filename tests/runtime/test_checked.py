@@ -176,6 +176,7 @@ from fastnn import nn, optim
 from fastnn.runtime.cpu import ahead
 
 ahead.alternatives = lambda wanted: []  # kernels for other sizes, which nothing here runs
+ahead.MOST_WORKERS = 1  # beside other tests; helpers that kernels share are compiled once
 rng = np.random.default_rng(1)
 
 
