@@ -22,6 +22,11 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
 RUNS = 5  # how many runs a file of results holds
+#: seconds before a side's turn: threads of the side before may spin for some 10 milliseconds after
+#: their last step (PyTorch's do), which would be the next one's loss
+PAUSE = 0.03
+#: a turn of so many steps has one before it that does not count, in which its own threads wake
+MANY = 10
 #: what says which row of another run is the same
 IDENTITY = ("workload", "row", "what", "batch", "optimizer", "kind", "size", "loss", "lengths",
             "threads")  # fmt: skip
@@ -45,8 +50,9 @@ def alternate(
 ) -> dict[str, dict[str, float]]:
     """Median, quartiles and minimum of the seconds of a step for each side.
 
-    Every side is warmed up, then they take turns; a turn has as many steps as fit in its share of
-    `budget` seconds for each side. `clock` tells the time; `time.process_time` that of the CPU.
+    Every side is warmed up, then they take turns, each after a pause; a turn has as many steps as
+    fit in its share of `budget` seconds for each side. `clock` tells the time; `time.process_time`
+    that of the CPU.
     """
     steps = {}
     for name, side in sides.items():
@@ -56,6 +62,9 @@ def alternate(
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(turns):
         for name, side in sides.items():
+            time.sleep(PAUSE)
+            if steps[name] >= MANY:
+                side(1)
             times[name].append(seconds_per_step(side, steps[name], clock))
     return {name: summary(t) | {"steps": steps[name] * turns} for name, t in times.items()}
 

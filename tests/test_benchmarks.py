@@ -57,6 +57,30 @@ def test_training_steps_of_an_mlp(optimizer: str) -> None:
     assert mlp.workers_of(trainer) == 1
 
 
+@pytest.mark.parametrize("many", [harness.MANY - 1, harness.MANY])
+def test_sides_take_turns_after_a_pause(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a turn of many steps begins with one that does not count."""
+    done: list[Any] = []
+    now = [0.0]
+    monkeypatch.setattr(harness.time, "sleep", lambda seconds: done.append("pause"))
+
+    def side(name: str, seconds: float) -> Any:
+        def steps(count: int) -> None:
+            done.append((name, count))
+            now[0] += count * seconds
+
+        return steps
+
+    sides = {"short": side("short", 0.001), "long": side("long", 0.1)}
+    found = harness.alternate(sides, 2, 100.0, many, clock=lambda: now[0])
+    turn: list[Any] = []
+    for name in sides:
+        turn += ["pause", *[(name, 1)] * (many == harness.MANY), (name, many)]
+    assert done[-2 * len(turn) :] == 2 * turn
+    assert found["short"]["median"] == pytest.approx(0.001)
+    assert found["long"]["median"] == pytest.approx(0.1)
+
+
 def test_what_a_fit_takes_beside_its_steps() -> None:
     found = latency.tiny_fit(2, 2)
     assert found["fit"] == pytest.approx(found["steps"] + found["over"])
