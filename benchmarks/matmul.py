@@ -74,6 +74,7 @@ class Product:
         if "scratch" in KERNELS[name].params:
             (n, c), k = self.x.shape, self.dy.shape[1]
             shapes = {
+                "linear_backward_input_blocked": (n, matmul_blocked.own_columns(n, c, k, 4)),
                 "linear_backward_input_turned": (n, turned_columns(k)),
                 "linear_backward_input_turned_columns": (c, columns_scratch(n, k)),
                 "linear_backward_input_blocked_columns": (c, BLOCK_COLUMNS),

