@@ -22,6 +22,8 @@ FOLDER = Path(fastnn.kernels.__file__).parent
 ONLY_CPU = {
     "attention.blocks": "declares no kernel: blocks of scores for the CPU's caches",
     "ctc.plain": "declares no kernel: sums in plain scaled numbers; on CUDA pairs with an exponent",
+    "ctc.frames": "declares no kernel: frames side by side in vectors; on CUDA threads are",
+    "crf.lanes": "declares no kernel: sequences side by side in vectors; on CUDA blocks are",
     "crf.near": "declares no kernel: sums in plain numbers; on CUDA always pairs with an exponent",
     "convolution.winograd": "3x3 by tiles; CUDA has a thread for each element",
     "elementwise.added": "terms of sums added where they are computed, a rule of the CPU's plans",
