@@ -18,29 +18,36 @@ NEAR = {"high": 0.002, "medium": 0.02, "bf16": 0.03, "fp16": 0.01}
 
 
 class Reader(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, units: int = 24) -> None:
         super().__init__()
-        self.layer, self.out = nn.LSTM(6, 24), nn.Linear(24, 3)
+        self.layer, self.out = nn.LSTM(6, units), nn.Linear(units, 3)
 
     def forward(self, x: Any) -> Any:
         return self.out(self.layer(x)[0][:, -1])
 
 
-def mlp() -> nn.Module:
+def mlp(first: int = 64, second: int = 32) -> nn.Module:
     return nn.Sequential(
-        nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 3)
+        nn.Linear(20, first), nn.ReLU(), nn.Linear(first, second), nn.Tanh(), nn.Linear(second, 3)
     )
+
+
+def wide_mlp() -> nn.Module:
+    """Large enough for the products of a tile unit, or of AVX-512-BF16."""
+    return mlp(256, 128)
 
 
 def data(name: str) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    shape = (STEPS * BATCH, 20) if name == "mlp" else (STEPS * BATCH, 9, 6)
+    shape = (STEPS * BATCH, 20) if "mlp" in name else (STEPS * BATCH, 9, 6)
     x = rng.normal(size=shape).astype(np.float32)
-    sums = x[:, :3] if name == "mlp" else x[..., :3].sum(axis=1)
+    sums = x[:, :3] if "mlp" in name else x[..., :3].sum(axis=1)
     return x, sums.argmax(axis=1)
 
 
-MODELS = {"mlp": mlp, "lstm": Reader}
+MODELS = {
+    "mlp": mlp, "wide mlp": wide_mlp, "lstm": Reader, "wide lstm": lambda: Reader(64),
+}  # fmt: skip
 
 
 def losses(name: str, **options: Any) -> np.ndarray:
@@ -52,19 +59,21 @@ def losses(name: str, **options: Any) -> np.ndarray:
     return np.array(found)
 
 
-def torch_losses(kind: str) -> np.ndarray:
+def torch_losses(name: str, kind: str) -> np.ndarray:
     """The same training in PyTorch, its products in this type by autocast."""
     import torch
 
-    own, layers = mlp(), torch.nn
+    own, layers = MODELS[name](), torch.nn
     own.store("float32", 1)
+    given = {n: torch.from_numpy(np.array(v)) for n, v in own.state_dict().items()}
     peer = layers.Sequential(
-        layers.Linear(20, 64), layers.ReLU(), layers.Linear(64, 32), layers.Tanh(),
-        layers.Linear(32, 3),
+        layers.Linear(*given["0.weight"].T.shape), layers.ReLU(),
+        layers.Linear(*given["2.weight"].T.shape), layers.Tanh(),
+        layers.Linear(*given["4.weight"].T.shape),
     )  # fmt: skip
-    peer.load_state_dict({n: torch.from_numpy(np.array(v)) for n, v in own.state_dict().items()})
+    peer.load_state_dict(given)
     rule = torch.optim.Adam(peer.parameters(), lr=0.003)
-    x, y = (torch.from_numpy(a) for a in data("mlp"))
+    x, y = (torch.from_numpy(a) for a in data(name))
     lower = kind != "float32"
     found = []
     for k in range(0, len(x), BATCH):
@@ -88,10 +97,11 @@ def test_lower_precisions_train_like_float32(name: str) -> None:
 
 
 @pytest.mark.peers
-def test_pytorch_autocast_is_as_far() -> None:
+@pytest.mark.parametrize("name", ["mlp", "wide mlp"])
+def test_pytorch_autocast_is_as_far(name: str) -> None:
     """From the same weights: float32 alike, and bfloat16 as near to it as PyTorch's autocast."""
-    highest, theirs = losses("mlp"), torch_losses("float32")
+    highest, theirs = losses(name), torch_losses(name, "float32")
     np.testing.assert_allclose(highest[:50], theirs[:50], rtol=1e-3)
     end = highest[-50:].mean()
-    for lower in (losses("mlp", precision="bf16"), torch_losses("bf16")):
+    for lower in (losses(name, precision="bf16"), torch_losses(name, "bf16")):
         assert abs(lower[-50:].mean() / end - 1) < NEAR["bf16"]
