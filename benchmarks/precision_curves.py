@@ -5,8 +5,9 @@
 Four models: a perceptron and a LeNet on MNIST, an LSTM that reads its images row by row, and one
 that predicts the characters of Shakespeare's plays. On a CPU without a tile unit the products of
 "high", "medium" and "bf16" are computed as on one: the code for CPUs without it has the same bits
-and is slow. (With AVX-512-BF16 "bf16" has that instruction's bits, and is not slow.) Beside the levels is "highest" from parameters that are 1e-7 larger, in relative terms:
-what differs by as little as that differs by chance.
+and is slow. (With AVX-512-BF16 "bf16" has that instruction's bits, and is not slow.) Beside the
+levels is "highest" from parameters that are 1e-7 larger, in relative terms: what differs by as
+little as that differs by chance.
 """
 
 from __future__ import annotations
