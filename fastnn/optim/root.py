@@ -15,8 +15,7 @@ def twice_root(squares: Any) -> Any:
     Subnormal numbers are flushed to 0: squares of float32 gradients below 1e-19 are lost. Divided
     by their root alone (with an epsilon that is smaller still) a gradient would be a step of any
     size; so the step shrinks with the gradient instead. NaN stays NaN (second operand), an
-    estimated variance that rounding has made negative counts as 0, and infinity becomes one of
-    either sign (`twice_sqrt`).
+    estimated variance that rounding has made negative counts as 0, and infinity stays infinite.
     """
     tiny = pick(squares, 1.1754943508222875e-38, 2.2250738585072014e-308)
     return twice_sqrt(maximum(tiny, squares))
