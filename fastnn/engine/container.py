@@ -51,7 +51,21 @@ def write(path: Path, arrays: Arrays, metadata: Metadata) -> None:
     }  # fmt: skip
     texts = {key: json.dumps(value, sort_keys=True) for key, value in everything.items()}
     texts["checksum"] = checksum(arrays, texts)
-    files.write(path, save(arrays, texts), "checkpoint", CheckpointError)
+    files.write(path, _ordered(save(arrays, texts)), "checkpoint", CheckpointError)
+
+
+def _ordered(contents: bytes) -> bytes:
+    """The file with its metadata in order, so that equal checkpoints are equal files: safetensors
+    writes them as they come out of a hash map with a random seed.
+
+    A file begins with the size of its header in 8 bytes; the header is JSON, filled up with spaces.
+    """
+    end = 8 + int.from_bytes(contents[:8], "little")
+    header = json.loads(contents[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(contents)[end:]))
 
 
 def read(path: Path) -> tuple[Arrays, Metadata]:

@@ -40,6 +40,22 @@ def test_a_models_file_has_the_names_of_its_state_dict(tmp_path):
     assert_same(read_model(path), outer.state_dict())
 
 
+def test_equal_trainings_write_equal_files(tmp_path):
+    """To the byte, also with text that JSON writes in its own way."""
+    for name in "ab":
+        trainer = make_trainer()
+        fit(trainer, 2)
+        trainer.save(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    arrays, texts = {"é\t": np.arange(3.0)}, {f"{k}é\u007f\n": "\\\u0001ü" for k in range(9)}
+    for name in "cd":
+        container.write(tmp_path / name, arrays, texts)
+    assert (tmp_path / "c").read_bytes() == (tmp_path / "d").read_bytes()
+    again, found = container.read(tmp_path / "c")
+    assert_same(again, arrays)
+    assert texts.items() <= found.items()
+
+
 @pytest.mark.parametrize("how", ["load", "prefix", "loose"])
 def test_a_models_file_of_an_older_version_can_be_read(how, tmp_path):
     """Names with `model.` in front, and nothing said of it."""
