@@ -10,9 +10,12 @@ from ..declare import helper, kernel
 from ..scalar import exp, log
 from ..simd import fma, iota, lanes, max_lanes, maximum, splat, sum_lanes, where
 from ..softmax.cpu import exp_row, exp_sum, log_of
+from .shared import weight_of
+
+#: logits of the rows that go through the passes of a cross entropy together
+BLOCK = 1 << 12
 
 # ---------------------------------------------------------------- cross entropy
-from .shared import weight_of
 
 
 @helper
@@ -87,6 +90,49 @@ def narrow_cross_entropy(x, target, weight, loss, dlogits, ignore_index, lo, hi)
         store_part(loss, first, -shares * (own - log(totals)), count)
 
 
+@helper
+def is_class(t, C, ignore_index):
+    """Whether a target is a class that counts."""
+    return t >= 0 and t < C and t != ignore_index
+
+
+@helper
+def plain_cross_entropy(x, target, weight, loss, dlogits, ignore_index, lo, hi):
+    """`cross_entropy_forward` without smoothing: each pass over some rows before the next one, so
+    that none waits for the sum or the largest number of another, and one logarithm for all of them.
+    """
+    C, zero, others = x.shape[1], splat(x, 0.0), splat(x, -0.0)
+    nothing, rows = 0.0 * weight_total(weight, C), max(1, min(lanes(x), BLOCK // C))
+    for first in range(lo, hi, rows):
+        last = min(first + rows, hi)
+        for i in range(first, last):  # until the end `loss` holds what a row needs next
+            loss[i] = row_max(x, i * C, C)
+        totals, own, shares, other = splat(x, 1.0), zero, zero, zero
+        for i in range(first, last):
+            t, base, here = target[i], i * C, iota(x) == i - first
+            if is_class(t, C, ignore_index):
+                shift = loss[i]
+                own = where(here, splat(x, x[i, t] - shift), own)
+                loss[i] = exp_row(x, dlogits, base, C, shift)
+                totals = where(here, splat(x, loss[i]), totals)
+                shares = where(here, splat(x, 1.0 * weight_of(weight, t)), shares)
+            else:
+                value = 0.0 if t == ignore_index else float("nan")
+                other = where(here, splat(x, value), other)
+                fill_row(dlogits, base, C, value)
+        for i in range(first, last):
+            t, base = target[i], i * C
+            if is_class(t, C, ignore_index):
+                share = 1.0 * weight_of(weight, t)
+                scale = (share + nothing) / loss[i]
+                for j in range(0, C, lanes(x)):
+                    p = fma(load_part(dlogits, base + j, C - j), scale,
+                            weighted(weight, others, j, C - j))  # fmt: skip
+                    store_part(dlogits, base + j, p, C - j)
+                dlogits[i, t] -= share
+        store_part(loss, first, other - shares * (own - log(totals)), last - first)
+
+
 @kernel(slow_to_compile=True)
 def cross_entropy_forward(
     x: "in rows f[N,C]",  # logits
@@ -107,6 +153,9 @@ def cross_entropy_forward(
     C = x.shape[1]
     if 2 * lanes(x) >= C and smoothing == 0.0:
         narrow_cross_entropy(x, target, weight, loss, dlogits, ignore_index, lo, hi)
+        return
+    if smoothing == 0.0:
+        plain_cross_entropy(x, target, weight, loss, dlogits, ignore_index, lo, hi)
         return
     weights = weight_total(weight, C)
     spread = smoothing / C
