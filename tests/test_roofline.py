@@ -82,8 +82,10 @@ def test_functions_by_ports() -> None:
 
 
 def test_curves_at_each_precision(tmp_path: Path) -> None:
-    x, y = np.random.default_rng(0).standard_normal((8, 4)).astype("f4"), np.arange(8) % 3
-    task = precision_curves.Task(lambda: nn.Linear(4, 3), 0.01, 4, (x, y), (x, y))
+    """Of a net whose products are large enough for a tile unit or AVX-512-BF16."""
+    x, y = np.random.default_rng(0).standard_normal((128, 64)).astype("f4"), np.arange(128) % 3
+    net = lambda: nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 3))  # noqa: E731
+    task = precision_curves.Task(net, 0.01, 64, (x, y), (x, y))
     rows = precision_curves.measure({"small": lambda: task}, 20, ("highest", "bf16"))
     assert [row["row"] for row in rows] == ["highest", "bf16", "highest, changed"]
     assert rows[0]["losses"] != rows[1]["losses"]

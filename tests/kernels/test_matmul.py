@@ -268,7 +268,7 @@ def test_rows_that_share_sets_of_a_small_cache_are_packed(
     for n, c, k, many in ((512, 64, 256, small), (511, 64, 256, False), (512, 784, 63, False),
                           (512, 64, 64, False), (16, 512, 512, True), (256, 256, 256, small),
                           (255, 256, 256, False), (256, 128, 256, False)):  # fmt: skip
-        wanted = gradient + "_packed" * many
+        wanted = gradient + "_own" * many
         assert matmul.choose_linear(n, c, k).backward_weight == wanted, (n, c, k)
 
 
