@@ -83,7 +83,10 @@ def fingerprints():
             result[name, x.dtype.name] = y
         result |= sums(dtype)
         result["crf", x.dtype.name] = random_field(dtype)
-    return "\n".join(f"{k}: {hashlib.sha256(v.tobytes()).hexdigest()}" for k, v in sorted(result.items(), key=str))
+    return "\n".join(
+        f"{k}: {hashlib.sha256(v.tobytes()).hexdigest()}"
+        for k, v in sorted(result.items(), key=str)
+    )
 
 
 def sums(dtype):
