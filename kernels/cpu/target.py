@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 from llvmlite import binding
 
+from fastnn.errors import OptionError
+
 from .. import recorded
 
 recorded.record()
@@ -64,7 +66,7 @@ def host() -> Target:
     wanted = os.environ.get("FASTNN_VECTOR_BITS")
     if wanted:
         if wanted not in ("128", "256", "512") or int(wanted) > bits:
-            raise ValueError(
+            raise OptionError(
                 f"FASTNN_VECTOR_BITS={wanted!r}: expected 128, 256 or 512 and at most {bits}, the "
                 "width of this CPU; unset it to use the full width"
             )
