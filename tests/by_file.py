@@ -12,8 +12,8 @@ class ByFile(LoadFileScheduling):
     When a process ends in the middle of a test (a signal, no memory), xdist 3.8 runs that test
     again, hands out files that are done, for which no answer ever comes, and gives the process
     that takes its place one file, whose last test waits for a second one: the run hangs. Here the
-    test counts as done (and failed), only files with tests left are handed out, and processes are
-    given files until two tests wait.
+    test counts as done (and failed), only files with tests left are handed out, processes are
+    given files until two tests wait, and none is given any before it has reported its tests.
     """
 
     def __init__(self, config, log, apart=()):
@@ -48,9 +48,9 @@ class ByFile(LoadFileScheduling):
             super()._assign_work_unit(node)
 
     def schedule(self):
-        late = self.collection is not None
-        super().schedule()
-        if late:
+        if self.collection is None:
+            super().schedule()
+        else:
             self._supply()
 
     def _supply(self):

@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from tests.by_file import ByFile
 
 CONFTEST = """
 import pytest
@@ -48,3 +51,51 @@ def test_a_process_that_ends_hangs_no_run(tmp_path, ends):
     failed = len(ends.split())
     assert f"{failed} failed, {20 - failed} passed" in run.stdout, run.stdout + run.stderr
     assert run.returncode == 1
+
+
+class _Process:
+    """One process of pytest-xdist, which keeps what it is told."""
+
+    def __init__(self):
+        self.gateway = SimpleNamespace(id="gw")
+        self.shutting_down = False
+        self.told = []
+
+    def send_runtest_some(self, indices):
+        self.told += indices
+
+    def shutdown(self):
+        self.shutting_down = True
+
+
+def test_a_process_is_given_tests_once_it_has_reported_its_own():
+    """Two processes that end are replaced, and one of the new ones reports before the other."""
+    tests = [f"test_{file}.py::test_it[{k}]" for file in range(6) for k in range(4)]
+    options = SimpleNamespace(
+        getvalue=lambda name: ["2*popen"], option=SimpleNamespace(loadscopereorder=False)
+    )
+    scheduler = ByFile(options, None)
+    first = [_Process(), _Process()]
+    for process in first:
+        scheduler.add_node(process)
+        scheduler.add_node_collection(process, tests)
+    scheduler.schedule()
+    failed = [scheduler.remove_node(process) for process in first]
+    early, late = _Process(), _Process()
+    scheduler.add_node(early)
+    scheduler.add_node(late)
+    scheduler.add_node_collection(early, tests)
+    scheduler.schedule()
+    assert early.told
+    assert not late.told
+    scheduler.add_node_collection(late, tests)
+    scheduler.schedule()
+    assert late.told
+    run = []
+    while waiting := [p for p in (early, late) if p.told]:
+        for process in waiting:
+            run.append(process.told.pop(0))
+            scheduler.mark_test_complete(process, run[-1])
+    assert early.shutting_down
+    assert late.shutting_down
+    assert sorted(tests[k] for k in run) == sorted(set(tests) - set(failed))
