@@ -17,6 +17,7 @@ SCALE = 6  # exponent of the loss's factor, where gradients are scaled (`guard/s
 GOOD = 7  # steps since that was changed
 FAULT = 8  # a kernel has raised: address of its call's row, of its record, items, worker
 SKIPPED = 13  # of the steps done, those that updated nothing because gradients had overflowed
+WORKERS = 14  # how many workers the run has that is going on; 0 on a GPU
 LENGTH = 16
 
 REQUESTED = 1  # reasons in STOP

@@ -55,6 +55,15 @@ def store(x: np.ndarray, i: int, v: Vector) -> None:
 
 
 @recorded.plain
+def touch(x: np.ndarray, i: int) -> None:
+    """Read the vector from flat index `i` on and write it back as it is, while nobody changes it.
+
+    The lines of cache that it lies on are then this core's alone. Who writes them next takes them
+    over quickly; to take them back from a core that has only read them costs eight times as much.
+    """
+
+
+@recorded.plain
 def load_first(x: np.ndarray, i: int, n: int) -> Vector:
     """Like `load`, but only the first `n` lanes are read; the others are 0. 0 <= n <= lanes."""
     v = np.zeros(lanes(x), x.dtype)

@@ -107,6 +107,9 @@ class Traits:
     #: the kernel that computes the same of large matrices, as the product of the transposed left
     #: factor "x" and the matrix "w", and leaves out elements of that factor that are 0
     transposed_sparse_as: str = ""
+    #: the kernel by which one worker computes the same of few rows, and takes the matrix "w" from
+    #: the others' caches
+    taking_as: str = ""
     #: many elements of its result may be 0
     many_zeros: bool = False
     #: elements of its result are 0 where those of its array `x` are

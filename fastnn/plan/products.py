@@ -3,8 +3,8 @@
 The graph asks for a product by its plain name; the planner puts the fastest kernel in its place,
 where all sizes are known (a loop's weight gradient, say, sums over the rows of all steps). On CUDA
 that goes for all products and for gradients of tables, on the CPU for the gradients of weights, for
-products with a factor that may have many zeros (`sparse.py`) and for those of few rows with a
-transposed matrix (`turned.py`).
+products with a factor that may have many zeros (`sparse.py`), for those of few rows with a
+transposed matrix (`turned.py`) and for those of one row (`taking.py`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from fastnn.plan.once import computed_once
 from fastnn.plan.rounding import rounded
 from fastnn.plan.scaled import scaled
 from fastnn.plan.sparse import sparse, with_zeros
+from fastnn.plan.taking import taking
 from fastnn.plan.turned import turned
 from fastnn.plan.unread import without_unread
 
@@ -42,7 +43,7 @@ def chosen(lowered: Lowering, kept: Collection[Value] = ()) -> list[Call]:
     step."""
     once = computed_once(lowered.calls, kept)
     if lowered.device == "cpu":
-        return with_endings(_packed(lowered, once), kept, "cpu")
+        return with_endings(taking(lowered, _packed(lowered, once)), kept, "cpu")
     from fastnn.kernels.matmul.cuda import PLAIN  # not needed on the CPU
     from fastnn.kernels.matmul.cuda_half import LETTERS
 

@@ -36,6 +36,7 @@ from ._types_llvm import (
     llvm_type,
     mask_between,
     pointer_to,
+    register_of,
     suffix,
     vector_of,
 )
@@ -277,6 +278,25 @@ def _nothing(*args: Any) -> Any:
 
 define(simd.load, _of_array, _load)
 define(simd.store, _nothing, _store)
+
+
+def _touch(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Registers are stored as they were loaded. LLVM would leave that out, if it knew."""
+    whole, part = vector_of(sig.args[0]), register_of(sig.args[0])
+    index = context.cast(builder, args[1], sig.args[1], types.intp)
+    check(context, builder, sig.args[0], args[0], lane_span(builder, index, whole.lanes), STORE)
+    ty, align = llvm_type(part), part.width // 8
+    hide = ir.FunctionType(ty, [ty]), "", "=w,0" if target.host().name == "NEON" else "=x,0"
+    for k in range(0, whole.lanes, part.lanes):
+        at = builder.add(index, ir.Constant(I64, k))
+        pointer = pointer_to(context, builder, sig.args[0], args[0], at)
+        pointer = builder.bitcast(pointer, ty.as_pointer())
+        value = builder.load(pointer, align=align, typ=ty)
+        builder.store(builder.asm(*hide, [value], side_effect=False), pointer, align=align)
+    return context.get_dummy_value()
+
+
+define(simd.touch, lambda x, i: types.none if is_array(x) else None, _touch)
 for _function in (simd.load_first, simd.load_between):
     define(_function, _of_array, _masked_load)
 for _function in (simd.store_first, simd.store_between):

@@ -18,17 +18,21 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..control_block import WORKERS
 from ..cpu import target
 from ..cpu.tile import panel_width, tile_lanes, tile_width, transpose_block
 from ..declare import kernel
 from ..places import Matrix, Place, Rows
-from ..simd import fill_like, fma, lanes, load, load_first, splat, store, sum_lanes
+from ..simd import fill_like, fma, lanes, load, load_first, splat, store, sum_lanes, touch
 from .cpu_panels import product
 from .cpu_row import one_row, outer
 
 #: rows from which on the factors of a small weight's gradient are packed, and weights of how many
 #: numbers are small
 MANY, SMALL = 512, 1 << 16
+#: rows up to which one worker does better with all of a product, as it takes the weight from the
+#: others' caches
+TAKEN_ROWS = 16
 #: rows up to which a gradient's sums are those of lanes, in another order than for more rows
 FEW = 4
 
@@ -90,7 +94,12 @@ def choose_linear(n: int, c: int, k: int, itemsize: int = 4, workers: int = 1) -
     return LinearChoice(forward, backward_input, backward_weight)
 
 
-@kernel(**FORWARD, rounds=("x", "w"), sparse_as="linear_forward_sparse")
+@kernel(
+    **FORWARD,
+    rounds=("x", "w"),
+    sparse_as="linear_forward_sparse",
+    taking_as="linear_forward_taking",
+)
 def linear_forward(
     x: "in rows f[N,C]",
     w: "in whole f[C,K]",
@@ -108,7 +117,36 @@ def linear_forward(
                 Place(bias, done if bias.size else -1), c, hi - lo, k - done)  # fmt: skip
 
 
-@kernel(grain=64, **FORWARD, rows_apart=("x", "y"), rounds=("x", "w"))
+@kernel(grain=TAKEN_ROWS, **FORWARD, rounds=("x", "w"))
+def linear_forward_taking(
+    x: "in rows f[N,C]",
+    w: "in whole f[C,K]",
+    bias: "in whole f[B]",
+    y: "out rows f[N,K]",
+    control: "in whole i[L]",
+    lo: "begin",
+    hi: "end",
+):
+    """y = x @ w + bias for so few rows that one worker takes them all, where several go on to write
+    w: it writes back what it reads, as it is (see `touch`). Nobody else reads w meanwhile."""
+    c, k = w.shape
+    if control[WORKERS] > 1:
+        for i in range(0, c * k - lanes(w) + 1, lanes(w)):
+            touch(w, i)
+    add = 0 if bias.size else -1
+    done = one_row(x[lo], 0, w, 0, k, y, lo * k, bias, add, c, k) if hi - lo == 1 else 0
+    if done < k:
+        product(Matrix(x, lo * c, c, 1), Rows(w, done, k), tile_width(w), Rows(y, lo * k + done, k),
+                Place(bias, done if bias.size else -1), c, hi - lo, k - done)  # fmt: skip
+
+
+@kernel(
+    grain=64,
+    **FORWARD,
+    rows_apart=("x", "y"),
+    rounds=("x", "w"),
+    taking_as="linear_forward_taking",
+)
 def linear_forward_columns(
     x: "in whole f[N,C]",
     w: "in cols f[C,K]",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnn.kernels.control_block import LENGTH, WORKERS
 from fastnn.kernels.convolution.shared import tile_room
 from fastnn.kernels.matmul.cpu import packed_shape
 from fastnn.kernels.matmul.cpu_blocked import scratch_columns
@@ -39,7 +40,10 @@ _FEW, _FEW_BACK = (
 )  # fmt: skip
 _FEW_WEIGHT = dict(x=numbers(3, C), dy=numbers(3, K))
 _UNIT = {"parts": 2}
+#: a control block that says that two workers run
+_TWO = np.array([2 * (k == WORKERS) for k in range(LENGTH)])
 DIRECT_CPU |= {
+    "linear_forward_taking": {**_FORWARD, "control": _TWO},
     "linear_backward_input": dict(
         dy=_INPUT["dy"], w_packed=numbers(*packed_shape(K, C, 4)), dx=_INPUT["dx"]
     ),

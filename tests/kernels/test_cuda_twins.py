@@ -74,6 +74,7 @@ KERNELS_ONLY_CPU = {
     "pack_panels_transposed": "likewise",
     "linear_backward_input": "of packed weights; CUDA has linear_backward_input_unpacked",
     "linear_forward_columns": "items are columns, for small batches; CUDA always splits both",
+    "linear_forward_taking": "takes a weight from the caches of other cores",
     "gru_forward": "one worker walks its sequences; on CUDA blocks walk together, or turn by turn",
     "gru_backward": "likewise",
     "lstm_forward": "likewise",

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fastnn.kernels import simd
+from fastnn.kernels.control_block import LENGTH, WORKERS
 from fastnn.kernels.cpu import target, tile
 from fastnn.kernels.declare import KERNELS
 from fastnn.kernels.matmul import cpu as matmul
@@ -35,6 +36,8 @@ SHAPES = [
 ]  # fmt: skip
 TYPES = ("float32", "float64")
 NONE: dict[str, np.ndarray] = {t: np.empty(0, t) for t in TYPES}
+#: a control block that says that two workers run
+TWO = np.array([2 * (k == WORKERS) for k in range(LENGTH)])
 NARROWER = [bits for bits in (128, 256) if bits < target.host().vector_bits]
 
 
@@ -95,6 +98,7 @@ def products(n: int, c: int, k: int, dtype: str, cuts: tuple[int, ...] = ()) -> 
     results = {
         "forward": run(matmul.linear_forward, cuts, w=w, **forward),
         "forward_columns": run(matmul.linear_forward_columns, cuts, w=w, **forward),
+        "forward_taking": run(matmul.linear_forward_taking, cuts, w=w, control=TWO, **forward),
         "forward_blocked": run(matmul_blocked.linear_forward_blocked, cuts, w=w,
                                scratch=scratch(n, dtype), **forward),
         "input": run(matmul.linear_backward_input, cuts, w_packed=packed(w, True), **back),
@@ -172,6 +176,12 @@ def test_python_twin_gives_the_same_bits(dtype: str, monkeypatch: pytest.MonkeyP
     for kernel, operands, out, shape in (
         (matmul.linear_forward, {"x": x, "w": w, "bias": bias}, "y", (n, k)),
         (matmul.linear_forward, {"x": x, "w": w, "bias": NONE[dtype]}, "y", (n, k)),
+        (
+            matmul.linear_forward_taking,
+            {"x": x, "w": w, "bias": bias, "control": TWO},
+            "y",
+            (n, k),
+        ),
         (matmul.linear_backward_weight, {"x": x, "dy": dy}, "dw", (c, k)),
         (matmul.linear_backward_input, {"dy": dy, "w_packed": packed(w, True)}, "dx", (n, c)),
         (

@@ -33,10 +33,13 @@ def test_by_what_moves_between_two_workers() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("batch", "wanted"), [(8, COLUMNS), (1, ROWS)])
-def test_the_large_layer_of_a_small_batch(batch: int, wanted: str) -> None:
-    model = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10))
-    assert forward_kernels(model, X[:8], Y[:8], batch) == [wanted, ROWS]
+@pytest.mark.parametrize(
+    ("units", "batch", "wanted"), [(128, 20, COLUMNS), (300, 8, COLUMNS), (300, 1, ROWS)]
+)
+def test_the_large_layer_of_a_small_batch(units: int, batch: int, wanted: str) -> None:
+    """(Smaller weights of smaller batches: `test_taking`.)"""
+    model = nn.Sequential(nn.Linear(784, units), nn.ReLU(), nn.Linear(units, 10))
+    assert forward_kernels(model, X, Y, batch) == [wanted, ROWS]
 
 
 class Loop(nn.Module):
@@ -55,7 +58,7 @@ def test_rows_go_through_a_loop_without_a_barrier() -> None:
     assert COLUMNS not in forward_kernels(Loop(), x, Y[:4], 4)
 
 
-@pytest.mark.parametrize("batch", [3, 8, 16])
+@pytest.mark.parametrize("batch", [17, 20, 24])
 def test_the_same_bits(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def trained(workers: int) -> bytes:
         model = nn.Sequential(nn.Linear(784, 131), nn.ReLU(), nn.Linear(131, 10))

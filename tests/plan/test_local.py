@@ -116,7 +116,7 @@ def test_what_is_not_finite_is_found_in_local_memory() -> None:
     net = model()
     step = fnn.compile(net, "cross_entropy", optim.SGD(lr=0.1))
     x = np.full((8, SIZES[0]), np.inf, np.float32)
-    with pytest.raises(NonFiniteError, match=r"linear_forward in 0"):
+    with pytest.raises(NonFiniteError, match=r"linear_forward_taking in 0"):
         step(x, np.zeros(8, np.int64))
 
 

@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
 from fastnn.kernels import recorded
-from fastnn.kernels.control_block import FAULT, STOP, STOP_REQUEST
+from fastnn.kernels.control_block import FAULT, STOP, STOP_REQUEST, WORKERS
 from fastnn.runtime.cpu import choosing
 from fastnn.runtime.cpu.layout import (
     ASLEEP,
@@ -160,7 +160,9 @@ def run_team(record: int, workers: int) -> None:
     team = words(record)
     description = team[TEAM_DESCRIPTION]
     team[TEAM_ACTIVE] = workers
-    barrier = words(description)[2]
+    parts = words(description)
+    words(parts[3])[WORKERS] = workers
+    barrier = parts[2]
     atomic_store(barrier, 0)  # a fork may have copied it from the middle of a run
     atomic_store(barrier + 8 * OPENED, 0)
     atomic_store(record + 8 * TEAM_DONE, 0)
@@ -232,6 +234,7 @@ def read_clock(where: int, number: int, _: int) -> None:
 def alone(description: int, run: int, fresh: int) -> None:
     """Do a run in this thread only; `run` is the address of the run loop."""
     begin(description, fresh)
+    words(words(description)[3])[WORKERS] = 1
     call_address(run, description, 0, 1)
 
 
