@@ -33,6 +33,15 @@ IDENTITY = ("workload", "row", "what", "batch", "optimizer", "kind", "size", "lo
 Side = Callable[[int], None]  # runs so many steps
 
 
+def trip_of(threads: int) -> Callable[[], float] | None:
+    """What looks at how far the cores are, where sides have several threads."""
+    if threads < 2:
+        return None
+    from benchmarks.distance import round_trip
+
+    return round_trip
+
+
 def seconds_per_step(
     side: Side, steps: int, clock: Callable[[], float] = time.perf_counter
 ) -> float:
@@ -47,26 +56,51 @@ def alternate(
     budget: float = 6.0,
     most: int = 2000,
     clock: Callable[[], float] = time.perf_counter,
+    trip: Callable[[], float] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Median, quartiles and minimum of the seconds of a step for each side.
 
     Every side is warmed up, then they take turns, each after a pause; a turn has as many steps as
     fit in its share of `budget` seconds for each side. `clock` tells the time; `time.process_time`
     that of the CPU.
+
+    `trip` tells how far two cores are from each other (`distance.round_trip`). Rounds of turns in
+    which they were more than twice as far as at best do not count, for any side, and are made up
+    for, up to twice as many rounds; but where fewer than half as many as were wanted are left, all
+    count.
     """
     steps = {}
     for name, side in sides.items():
         side(2)
         once = min(seconds_per_step(side, 1) for _ in range(3))
         steps[name] = max(1, min(most, int(budget / turns / max(once, 1e-7))))
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(turns):
+    rounds: list[tuple[float, dict[str, float]]] = []  # how far the cores were, seconds of a step
+    before = trip() if trip else 0.0
+    while len(_near(rounds)) < turns and len(rounds) < 2 * turns:
+        times = {}
         for name, side in sides.items():
             time.sleep(PAUSE)
             if steps[name] >= MANY:
                 side(1)
-            times[name].append(seconds_per_step(side, steps[name], clock))
-    return {name: summary(t) | {"steps": steps[name] * turns} for name, t in times.items()}
+            times[name] = seconds_per_step(side, steps[name], clock)
+        after = trip() if trip else 0.0
+        rounds.append((max(before, after), times))
+        before = after
+    near = _near(rounds)
+    if 2 * len(near) < turns:
+        near = [times for _, times in rounds]
+    found = {}
+    for name in sides:
+        found[name] = summary([t[name] for t in near]) | {"steps": steps[name] * len(near)}
+        if trip:
+            found[name] |= {"round_trip": min(d for d, _ in rounds), "far": len(rounds) - len(near)}
+    return found
+
+
+def _near(rounds: list[tuple[float, dict[str, float]]]) -> list[dict[str, float]]:
+    """The rounds in which the cores were near each other."""
+    least = min((d for d, _ in rounds), default=0.0)
+    return [times for d, times in rounds if d <= 2 * least]
 
 
 def summary(times: list[float]) -> dict[str, float]:

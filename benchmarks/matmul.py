@@ -147,7 +147,8 @@ def main() -> None:
         product = Product(kind, n, c, k, options.threads)
         product.check()
         peak = limits.fma_peak() * options.threads
-        seconds = harness.alternate(product.sides(), options.turns, 0.5 if options.quick else 1.5)
+        budget, trip = 0.5 if options.quick else 1.5, harness.trip_of(options.threads)
+        seconds = harness.alternate(product.sides(), options.turns, budget, trip=trip)
         rate = 2e-9 * n * c * k / seconds["fastnn"]["median"]
         peer = seconds.get("torch")
         row = {

@@ -191,8 +191,8 @@ def measure(threads: int, turns: int, names: set[str]) -> list[dict[str, Any]]:
         # scikit-learn's BLAS threads go on spinning after their work and slow everybody else down:
         # it is measured on its own, afterwards
         alone = {k: sides.pop(k) for k in list(sides) if k == "sklearn"}
-        times = harness.alternate(sides, turns, budget=4.0)
-        times |= harness.alternate(alone, 5, budget=1.0)
+        times = harness.alternate(sides, turns, budget=4.0, trip=harness.trip_of(threads))
+        times |= harness.alternate(alone, 5, budget=1.0, trip=harness.trip_of(threads))
         mine = times["fastnn"]["median"]
         others = {k: t["median"] for k, t in times.items() if k != "fastnn"}
         best = min(others, key=lambda k: others[k]) if others else None

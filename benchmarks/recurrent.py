@@ -212,7 +212,8 @@ def row(
         sides["fastnn padded"], *_ = ours(kind, size, whole, options.threads, every)
     elif "jax" in options.peers:
         sides["jax"] = jax_side(kind, size, data, every)
-    times = harness.alternate(sides, options.turns, options.budget)
+    trip = harness.trip_of(options.threads)
+    times = harness.alternate(sides, options.turns, options.budget, trip=trip)
     mine = times["fastnn"]["median"]
     others = {k: t["median"] for k, t in times.items() if not k.startswith("fastnn")}
     best = min(others, key=lambda k: others[k]) if others else None
