@@ -86,7 +86,7 @@ class _Vectors(Operations):
 
     def twice_sqrt(self, context: Any, builder: Any, sig: Any, args: Any) -> Any:
         ty, a = sig.return_type, args[0]
-        if (ty.width, ty.lanes) != (32, 16) or target.host().vector_bits != 512:
+        if (ty.width, ty.lanes) != (32, 16) or not target.host().estimates_roots:
             return super().twice_sqrt(context, builder, sig, args)
 
         def fma(*values: Any) -> Any:

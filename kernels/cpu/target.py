@@ -36,6 +36,12 @@ class Target:
     tile_unit: bool = False  # multiplies tiles of bfloat16 numbers (see `tile_unit`)
     pairs: bool = False  # no tile unit, but vectors of pairs of bfloat16 numbers (AVX-512-BF16)
 
+    @property
+    def estimates_roots(self) -> bool:
+        """Whether a root is made from an estimate (`simd.twice_sqrt`): by Intel's AVX-512. AMD's,
+        which have no tile unit but pairs, take roots more quickly than that."""
+        return self.vector_bits == 512 and not (self.pairs or self.cpu.startswith("znver"))
+
     def lanes(self, itemsize: int) -> int:
         """Elements in a vector of elements of `itemsize` bytes."""
         return self.vector_bits // (8 * itemsize)

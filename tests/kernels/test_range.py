@@ -1,5 +1,7 @@
 """Approximate functions over the whole range of float32, by bit patterns; run at every width."""
 
+from dataclasses import replace
+
 import mpmath
 import numpy as np
 import pytest
@@ -39,8 +41,15 @@ def rows(x):
     return np.append(x, np.ones(-len(x) % width, np.float32)).reshape(-1, width)
 
 
-@pytest.fixture(scope="module")
-def quick():
+@pytest.fixture(params=["own", "estimated"])
+def quick(request, monkeypatch):
+    """Roots as this CPU takes them, and as an Intel's AVX-512 does, if this one has as much."""
+    host = target.host()
+    if request.param == "estimated" and host.vector_bits == 512:
+        host = replace(host, cpu="skylake-avx512", pairs=False)
+        monkeypatch.setattr(target, "host", lambda: host)
+    assert host.estimates_roots == (host.vector_bits == 512 and "znver" not in host.cpu)
+
     @kernel(name="test_quick")
     def function(
         a: "in rows f[N,C]", root: "out rows f[N,C]", flush: "int", lo: "begin", hi: "end",
