@@ -25,8 +25,9 @@ RUNS = 5  # how many runs a file of results holds
 #: seconds before a side's turn: threads of the side before may spin for some 10 milliseconds after
 #: their last step (PyTorch's do), which would be the next one's loss
 PAUSE = 0.03
-#: a turn of so many steps has one before it that does not count, in which its own threads wake
-MANY = 10
+#: a turn of so many steps has some before it that do not count, in which its own threads wake: for
+#: 10 to 20 milliseconds a core that has slept may be slow, and far from the other one
+MANY, WAKING = 10, 0.04
 #: what says which row of another run is the same
 IDENTITY = ("workload", "row", "what", "batch", "optimizer", "kind", "size", "loss", "lengths",
             "threads")  # fmt: skip
@@ -69,19 +70,20 @@ def alternate(
     for, up to twice as many rounds; but where fewer than half as many as were wanted are left, all
     count.
     """
-    steps = {}
+    steps, waking = {}, {}
     for name, side in sides.items():
         side(2)
-        once = min(seconds_per_step(side, 1) for _ in range(3))
-        steps[name] = max(1, min(most, int(budget / turns / max(once, 1e-7))))
+        once = max(min(seconds_per_step(side, 1) for _ in range(3)), 1e-7)
+        steps[name] = max(1, min(most, int(budget / turns / once)))
+        waking[name] = max(1, min(steps[name], int(WAKING / once))) * (steps[name] >= MANY)
     rounds: list[tuple[float, dict[str, float]]] = []  # how far the cores were, seconds of a step
     before = trip() if trip else 0.0
     while len(_near(rounds)) < turns and len(rounds) < 2 * turns:
         times = {}
         for name, side in sides.items():
             time.sleep(PAUSE)
-            if steps[name] >= MANY:
-                side(1)
+            if waking[name]:
+                side(waking[name])
             times[name] = seconds_per_step(side, steps[name], clock)
         after = trip() if trip else 0.0
         rounds.append((max(before, after), times))

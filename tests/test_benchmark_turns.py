@@ -12,7 +12,7 @@ from benchmarks import distance, harness
 
 @pytest.mark.parametrize("many", [harness.MANY - 1, harness.MANY])
 def test_sides_take_turns_after_a_pause(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a turn of many steps begins with one that does not count."""
+    """And a turn of many steps begins with some that do not count."""
     done: list[Any] = []
     now = [0.0]
     monkeypatch.setattr(harness.time, "sleep", lambda seconds: done.append("pause"))
@@ -28,7 +28,8 @@ def test_sides_take_turns_after_a_pause(many: int, monkeypatch: pytest.MonkeyPat
     found = harness.alternate(sides, 2, 100.0, many, clock=lambda: now[0])
     turn: list[Any] = []
     for name in sides:
-        turn += ["pause", *[(name, 1)] * (many == harness.MANY), (name, many)]
+        waking = many  # they take no time by the clock that this goes by
+        turn += ["pause", *[(name, waking)] * (many == harness.MANY), (name, many)]
     assert done[-2 * len(turn) :] == 2 * turn
     assert found["short"]["median"] == pytest.approx(0.001)
     assert found["long"]["median"] == pytest.approx(0.1)
